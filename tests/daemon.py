@@ -1,0 +1,173 @@
+"""A real ``cypd serve`` process for tests: started, asked, stopped, killed, started again."""
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPMessage
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+USER = "admin"
+PASSWORD = "correct horse battery staple"  # a space, so that nothing gets away without quoting
+
+
+class Response(NamedTuple):
+    """An answer, read to its end."""
+
+    status: int
+    headers: HTTPMessage
+    body: bytes
+
+
+class Daemon:
+    """The daemon on a free port of the loopback, its state under ``directory``.
+
+    ``environment`` adds to the settings below or replaces them. Leaving the context stops the
+    process; one that the test has killed or stopped itself is left alone.
+    """
+
+    user = USER
+    password = PASSWORD
+    command: tuple[str, ...] = (str(Path(sys.executable).with_name("cypd")), "serve")
+
+    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.host}"
+        self.state = directory / "state"
+        self.log = directory / "cypd.log"
+        self.environment = {
+            "CYPD_SERVER_LISTEN": self.host,
+            "CYPD_STORAGE_ROOT": str(self.state),
+            "CYPD_AUTH_ADMIN_PASSWORD": self.password,
+            **(environment or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Daemon {self.url} {f'pid {self.pid}' if self._process else 'not running'}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is None:
+            return
+        if error is None:
+            self.stop()
+        else:
+            self.kill()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running daemon."""
+        assert self._process is not None, "the daemon is not running"
+        return self._process.pid
+
+    def start(self, deadline: float = 20) -> None:
+        """Start on the same port and state as before; return when it answers ``GET /v2/``."""
+        assert self._process is None, "the daemon is running already"
+        self.state.mkdir(parents=True, exist_ok=True)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("CYPD_")}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=self.log.parent,
+                env=inherited | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that kill() reaches its workers too
+            )
+        try:
+            self._wait_until_it_answers(time.monotonic() + deadline)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self, deadline: float = 30) -> None:
+        """Ask the daemon to end (SIGTERM), as an init system does; it must exit with 0."""
+        os.kill(self.pid, signal.SIGTERM)
+        try:
+            status = self._wait(deadline)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(
+                f"still running {deadline} s after SIGTERM{self._tail()}"
+            ) from None
+
+        assert status == 0, f"exit status {status} after SIGTERM{self._tail()}"
+
+    def kill(self) -> None:
+        """End the daemon and its workers at once (SIGKILL), as a power cut would."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self._wait(10)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Iterable[bytes] | None = None,
+        auth: bool = True,
+    ) -> Response:
+        """Send one request on a connection of its own, as the administrator unless told not to."""
+        fields = dict(headers or {})
+        if auth:
+            fields.setdefault("Authorization", basic(self.user, self.password))
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, fields)
+            response = connection.getresponse()
+            return Response(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def _wait_until_it_answers(self, deadline: float) -> None:
+        assert self._process is not None
+        while True:
+            try:
+                self.request("GET", "/v2/", auth=False)
+            except (OSError, HTTPException) as error:
+                if (status := self._process.poll()) is not None:
+                    raise AssertionError(f"exit status {status} at start{self._tail()}") from error
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"no answer at {self.url}{self._tail()}") from error
+                time.sleep(0.02)
+            else:
+                return
+
+    def _wait(self, deadline: float) -> int:
+        assert self._process is not None
+        status = self._process.wait(deadline)
+        self._process = None
+        return status
+
+    def _tail(self) -> str:
+        """The end of the log, for the message of a failed assertion."""
+        return "\n" + self.log.read_text(errors="replace")[-4000:]
+
+
+def basic(user: str, password: str) -> str:
+    """Return the value of an Authorization header (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
