@@ -1,6 +1,82 @@
-"""The command line."""
+"""The command line: arguments in, a call, an exit status out."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import uvloop
+
+import cypd
+from cypd.config import Config, ConfigError, load
+from cypd.daemon import require_root, serve
+
+EXIT_CONFIG = 78  # sysexits.h EX_CONFIG; systemd's RestartPreventExitStatus knows it
 
 
-def main() -> int:
-    """Run the command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = load(options.config, os.environ)
+        status: int = options.run(config)
+    except ConfigError as error:
+        print(f"cypd: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cypd",
+        description="A storage-optimised OCI registry daemon for one host.",
+        epilog="Each key of the configuration file can be set in the environment as well: "
+        "CYPD_<SECTION>_<KEY>, for example CYPD_SERVER_LISTEN=0.0.0.0:5000.",
+    )
+    parser.add_argument("--version", action="version", version=f"cypd {cypd.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("serve", help="run the registry", description="Run the registry.")
+    _add_config(run)
+    run.set_defaults(run=_serve)
+
+    configuration = commands.add_parser("config", help="look at the configuration")
+    checks = configuration.add_subparsers(required=True, metavar="COMMAND")
+    check = checks.add_parser(
+        "check",
+        help="tell whether the configuration can be used",
+        description="Tell whether the configuration can be used: 0 if so, else 78 and the reason.",
+    )
+    _add_config(check)
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file; without it, all defaults hold"
+    )
+
+
+def _serve(config: Config) -> int:
+    logging.basicConfig(
+        level=config.log.level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(config))
+
+
+def _check(config: Config) -> int:
+    root = require_root(config)
+    print(
+        f"The configuration is good. Listens on {', '.join(config.server.listen)}, data in {root}"
+    )
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Who are you: passwords, and the header they come in."""

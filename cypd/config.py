@@ -1,0 +1,179 @@
+"""Configuration: a TOML file, overridden by the environment, as frozen objects.
+
+``CYPD_<SECTION>_<KEY>`` overrides the file; a list is comma-separated there. Every key with its
+default stands in ``config/cypd.toml``.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+_Positive = Annotated[float, Meta(gt=0)]
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:,\[\]]+)):([0-9]{1,5})", re.ASCII)
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the message says which key, and what to do."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Server(_Section, frozen=True):
+    """Where and how requests come in."""
+
+    listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:5000",)
+    max_connections: Annotated[int, Meta(ge=1)] = 10_000
+    header_timeout: _Positive = 10.0
+    idle_timeout: _Positive = 75.0
+    drain_timeout: _Positive = 60.0
+
+    def __post_init__(self) -> None:
+        self.addresses()
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """Return ``listen`` as (host, port)."""
+        found = [(address, _ADDRESS.fullmatch(address)) for address in self.listen]
+        for address, match in found:
+            if not match or int(match[3]) > 65535:
+                raise ValueError(f"listen: {address!r} is not host:port or [IPv6]:port")
+        return [(match[1] or match[2], int(match[3])) for _, match in found if match]
+
+
+class Storage(_Section, frozen=True):
+    """Where blobs are kept."""
+
+    root: Annotated[str, Meta(min_length=1)] = "data"
+
+
+class Metadata(_Section, frozen=True):
+    """How metadata is kept."""
+
+    map_size: Annotated[int, Meta(ge=1 << 20)] = 64 << 30
+
+
+class Auth(_Section, frozen=True):
+    """Who can sign in."""
+
+    admin_password: str = ""
+
+
+class Access(_Section, frozen=True):
+    """What may be done without, and with, signing in."""
+
+    anonymous: Literal["none", "pull"] = "none"
+    delete: bool = True
+
+
+class Uploads(_Section, frozen=True):
+    """Upload sessions."""
+
+    session_ttl: _Positive = 86400.0
+    max_sessions_per_user: Annotated[int, Meta(ge=1)] = 1000
+
+
+class Manifests(_Section, frozen=True):
+    """What manifests may reference."""
+
+    allow_sparse: bool = False
+    allow_urls: tuple[str, ...] = ()
+
+
+class Gc(_Section, frozen=True):
+    """The removal of what nobody uses any more."""
+
+    interval: _Positive = 3600.0
+    blob_grace: _Positive = 86400.0
+
+
+class Log(_Section, frozen=True):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section, frozen=True):
+    """The whole configuration."""
+
+    server: Server = Server()
+    storage: Storage = Storage()
+    metadata: Metadata = Metadata()
+    auth: Auth = Auth()
+    access: Access = Access()
+    uploads: Uploads = Uploads()
+    manifests: Manifests = Manifests()
+    gc: Gc = Gc()
+    log: Log = Log()
+
+
+_SECTIONS: dict[str, type[_Section]] = {
+    field.name: field.type for field in msgspec.structs.fields(Config)
+}
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Config:
+    """Return the configuration; raise ConfigError for what can't be read or is not understood."""
+    settings = _read(file) if file else {}
+    _require_known(settings, _SECTIONS, "section")
+    for section, values in settings.items():
+        if not isinstance(values, dict):
+            raise ConfigError(f"[{section}] is a section: write its keys below it")
+        _require_known(values, _keys(section), f"key in [{section}]")
+        _convert(section, values, strict=True)
+    for variable, text in environment.items():
+        if variable.startswith("CYPD_"):
+            section, key = _split(variable)
+            value = _from_text(section, key, text)
+            _convert(section, {key: value}, strict=False, source=variable)
+            settings.setdefault(section, {})[key] = value
+    return msgspec.convert(settings, Config, strict=False)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _keys(section: str) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(_SECTIONS[section])}
+
+
+def _require_known(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            raise ConfigError(f"unknown {what}: {name}; did you mean {near[0]}?")
+
+
+def _split(variable: str) -> tuple[str, str]:
+    section, _, key = variable.removeprefix("CYPD_").lower().partition("_")
+    known = {f"CYPD_{s}_{k}".upper(): None for s in _SECTIONS for k in _keys(s)}
+    _require_known({variable: None}, known, "environment variable")
+    return section, key
+
+
+def _from_text(section: str, key: str, text: str) -> Any:
+    if "tuple" in str(_keys(section)[key]):
+        return [item.strip() for item in text.split(",") if item.strip()]
+    return text
+
+
+def _convert(section: str, values: dict[str, Any], *, strict: bool, source: str = "") -> _Section:
+    try:
+        return msgspec.convert(values, _SECTIONS[section], strict=strict)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$.")
+        key = re.sub(r"[^a-z_].*", "", path)
+        name = source or ".".join(filter(None, (section, key)))
+        raise ConfigError(f"{name}: {message[:1].lower()}{message[1:]}") from None

@@ -1,0 +1,176 @@
+"""The composition root: builds every object once, opens the doors, and drains them."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import cypd
+from cypd.accounts.administrator import ADMINISTRATOR, ensure_administrator
+from cypd.asgi import compose
+from cypd.auth.authenticator import BasicAuthenticator
+from cypd.auth.passwords import hash_password, verify_password
+from cypd.config import Config, ConfigError
+from cypd.doors.plain import Limits, PlainDoor, bind
+from cypd.metadata.lmdb import LmdbMetadata
+from cypd.registry.access import administrator_only
+from cypd.registry.blobs import Blobs
+from cypd.registry.janitor import Janitor
+from cypd.registry.manifests import Manifests
+from cypd.registry.ports import Fatal, Unavailable
+from cypd.registry.uploads import Uploads
+from cypd.storage.filesystem import FilesystemStorage
+from cypd.v2.app import V2
+
+log = logging.getLogger(__name__)
+
+EXIT_FATAL = 70  # sysexits.h EX_SOFTWARE: the storage can't be trusted, restart
+_READER_CHECK_SECONDS = 30.0
+
+
+def require_root(config: Config) -> Path:
+    """Return the state folder, made if need be; raise ConfigError if it can't be used."""
+    root = Path(config.storage.root).absolute()
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = root / ".probe"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"storage.root: {root}: {error.strerror}") from None
+    return root
+
+
+async def serve(config: Config) -> int:
+    """Run the registry until SIGTERM or SIGINT; return the exit status.
+
+    Raises ConfigError for a folder or an address that can't be used.
+    """
+    root = require_root(config)
+    sockets = _bind(config)
+    stopping = asyncio.Event()
+    status = 0
+
+    def on_fatal(error: Fatal) -> None:
+        nonlocal status
+        log.critical("%s; stopping, since only a restart shows what is on disk", error)
+        status = EXIT_FATAL
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with _registry(config, root, on_fatal) as door:
+        await door.start(sockets)
+        gc.freeze()  # what was built to stay need not be looked at again by the collector
+        addresses = ", ".join(f"http://{_address(it)}" for it in sockets)
+        log.info("cypd %s serves %s, data in %s", cypd.__version__, addresses, root)
+        await stopping.wait()
+        grace = config.server.drain_timeout if status == 0 else 0.0
+        log.info("stopping: %d connections, at most %g seconds", door.connections, grace)
+        await door.drain(grace)
+    return status
+
+
+def _bind(config: Config) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    for host, port in config.server.addresses():
+        try:
+            sockets.append(bind(host, port))
+        except OSError as error:
+            for opened in sockets:
+                opened.close()
+            reason = error.strerror or str(error)
+            raise ConfigError(f"server.listen: {host}:{port}: {reason.lower()}") from None
+    return sockets
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@contextlib.asynccontextmanager
+async def _registry(
+    config: Config, root: Path, on_fatal: Callable[[Fatal], None]
+) -> AsyncIterator[PlainDoor]:
+    """Build everything over the state folder; take it down in reverse order."""
+    with contextlib.ExitStack() as stack:
+        metadata = LmdbMetadata(root / "metadata", config.metadata.map_size)
+        stack.callback(metadata.close)
+        storage = FilesystemStorage(root)
+        stack.callback(storage.close)
+        await _ensure_administrator(config, root, metadata)
+        authenticator = BasicAuthenticator(metadata)
+        stack.callback(authenticator.close)
+        allows = administrator_only(anonymous_pull=config.access.anonymous == "pull")
+        v2 = V2(
+            Blobs(metadata, storage, allows),
+            Uploads(
+                metadata,
+                storage,
+                max_sessions_per_user=config.uploads.max_sessions_per_user,
+            ),
+            Manifests(
+                metadata,
+                storage,
+                allow_sparse=config.manifests.allow_sparse,
+                allow_urls=config.manifests.allow_urls,
+            ),
+            authenticator,
+            allows,
+            delete_enabled=config.access.delete,
+            on_fatal=on_fatal,
+        )
+        janitor = Janitor(
+            metadata,
+            storage,
+            session_ttl=config.uploads.session_ttl,
+            blob_grace=config.gc.blob_grace,
+        )
+        async with asyncio.TaskGroup() as upkeep:
+            tasks = [
+                upkeep.create_task(_sweep(janitor, config.gc.interval, on_fatal)),
+                upkeep.create_task(_check_readers(metadata)),
+            ]
+            limits = Limits(
+                header_timeout=config.server.header_timeout,
+                idle_timeout=config.server.idle_timeout,
+                max_connections=config.server.max_connections,
+            )
+            yield PlainDoor(compose(v2), limits)
+            for task in tasks:
+                task.cancel()
+
+
+async def _ensure_administrator(config: Config, root: Path, metadata: LmdbMetadata) -> None:
+    written = await ensure_administrator(
+        metadata,
+        hash_password,
+        verify_password,
+        configured_password=config.auth.admin_password,
+        password_file=root / "admin-password",
+    )
+    if written:
+        log.info("first start: the password of the user %s is in %s", ADMINISTRATOR, written)
+
+
+async def _sweep(janitor: Janitor, interval: float, on_fatal: Callable[[Fatal], None]) -> None:
+    while True:
+        try:
+            await janitor.sweep()
+        except Fatal as error:
+            on_fatal(error)
+        except (Unavailable, OSError) as error:
+            log.warning("janitor: %s; it tries again in %g seconds", error, interval)
+        await asyncio.sleep(interval)
+
+
+async def _check_readers(metadata: LmdbMetadata) -> None:
+    while True:
+        await asyncio.sleep(_READER_CHECK_SECONDS)
+        metadata.check_readers()

@@ -1,0 +1,84 @@
+"""The LMDB environment: the only place that opens it."""
+
+import os
+from pathlib import Path
+
+import lmdb
+
+from cypd.metadata.lmdb.writer import Writer
+from cypd.registry.ports import Fatal
+
+SCHEMA = b"1"
+DATABASES = (
+    "meta",
+    "repositories",
+    "tags",
+    "tagged",
+    "manifests",
+    "references",
+    "listed_by",
+    "referrers",
+    "links",
+    "holders",
+    "uploads",
+    "users",
+)
+# The default of 126 is one process's worth of reader slots; the first opener decides.
+_MAX_READERS = 1024
+
+
+class Environment:
+    """An open environment with its databases and its writer.
+
+    Never fork while it is open, and never open and close ``data.mdb`` or ``lock.mdb`` otherwise in
+    this process: closing any descriptor of a file drops the process's fcntl locks on it (POSIX),
+    LMDB's among them, and two writers then lose each other's commits.
+    """
+
+    def __init__(self, path: Path, map_size: int) -> None:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.lmdb = lmdb.open(
+            str(path),
+            map_size=map_size,
+            max_dbs=len(DATABASES),
+            max_readers=_MAX_READERS,
+            mode=0o600,
+            lib_version=0,  # the wheel carries two engines with incompatible files
+        )
+        self.lmdb.reader_check()
+        self._databases = {name: self.lmdb.open_db(name.encode()) for name in DATABASES}
+        self._check_schema(path)
+        _sync_folder(path)
+        _sync_folder(path.parent)
+        self.writer = Writer(self.lmdb)
+
+    def database(self, name: str) -> "lmdb._Database":
+        """Return one of ``DATABASES``."""
+        return self._databases[name]
+
+    def _check_schema(self, path: Path) -> None:
+        with self.lmdb.begin(write=True) as transaction:
+            meta = self.database("meta")
+            schema = transaction.get(b"schema", db=meta)
+            if schema is None:
+                transaction.put(b"schema", SCHEMA, db=meta)
+            elif bytes(schema) != SCHEMA:
+                raise Fatal(f"{path} was written by another version of cypd (schema {schema!r})")
+
+    def check_readers(self) -> int:
+        """Free the reader slots of processes that died; return how many there were."""
+        return self.lmdb.reader_check()
+
+    def close(self) -> None:
+        """Finish the queued writes and close."""
+        self.writer.close()
+        self.lmdb.close()
+
+
+def _sync_folder(path: Path) -> None:
+    # LMDB does not fsync the folder it creates its files in.
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,79 @@
+"""Keys, and what their order means.
+
+Everything of a repository is keyed by its id, 8 bytes, big-endian, given at its first push and
+never again. (A hash of the name would save the look-up of the id, but xxh3 is no cryptographic
+hash: who finds two names of one hash reads another's repository.)
+
+=============  =========================================  =====================================
+database       key                                        value
+=============  =========================================  =====================================
+repositories   name                                       id
+tags           id, tag                                    digest
+tagged         id, digest, tag                            (nothing)
+manifests      id, digest                                 ``ManifestRecord``
+references     id, digest                                 ``References``: what it points at
+listed_by      id, digest, digest of the listing one      (nothing)
+referrers      id, subject's digest, digest               descriptor, JSON
+links          id, digest                                 size, 8 bytes
+holders        digest, id                                 name of the repository
+uploads        session id                                 ``Upload``
+users          name                                       ``User``
+meta           ``schema``, ``repositories``,              version, last id given,
+               ``uploads:`` owner                         how many are open
+=============  =========================================  =====================================
+"""
+
+from collections.abc import Iterator
+
+import lmdb
+import msgspec
+
+from cypd.oci.digest import Digest
+
+_ALGORITHMS = {"sha256": b"\x01", "sha512": b"\x02"}
+
+
+def digest_key(digest: Digest) -> bytes:
+    """Return a digest as one byte for the algorithm and the raw hash. Orders as the text does."""
+    return _ALGORITHMS[digest.algorithm] + bytes.fromhex(digest.hex)
+
+
+def digest_of(key: bytes) -> Digest:
+    """Return the digest of a key."""
+    return Digest(f"{'sha256' if key[0] == 1 else 'sha512'}:{key[1:].hex()}")
+
+
+def number(value: int) -> bytes:
+    """Return a number as 8 bytes that order as the numbers do."""
+    return value.to_bytes(8, "big")
+
+
+class ManifestRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What a pull needs of a manifest, in one value."""
+
+    media_type: str
+    size: int
+    content: bytes | None
+
+
+class References(msgspec.Struct, frozen=True, array_like=True):
+    """What a manifest points at, as digest keys: needed only to take it out again."""
+
+    subject: bytes | None
+    listed: list[bytes]
+
+
+def scan(
+    transaction: lmdb.Transaction, database: "lmdb._Database", prefix: bytes, after: bytes = b""
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (the rest of the key, value) of each key with that prefix, from past ``after``."""
+    with transaction.cursor(db=database) as cursor:
+        found = cursor.set_range(prefix + after)
+        if found and after and cursor.key() == prefix + after:
+            found = cursor.next()
+        while found:
+            key = bytes(cursor.key())
+            if not key.startswith(prefix):
+                return
+            yield key[len(prefix) :], bytes(cursor.value())
+            found = cursor.next()

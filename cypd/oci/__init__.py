@@ -1,0 +1,1 @@
+"""The vocabulary of the OCI Distribution Specification 1.1, pure: no I/O, no await."""

@@ -1,0 +1,217 @@
+"""Manifests: what a document references, and whether it is one meaning only.
+
+A registry reads a manifest to know what it references; clients read it to run it. An attack lives
+where the two would read it differently (CVE-2021-41190), so a document that could be read in two
+ways is refused: a second key of the same name or of another case, ``layers`` beside
+``manifests``, a ``mediaType`` other than the ``Content-Type``.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+
+from cypd.oci import media_types
+from cypd.oci.digest import Digest
+from cypd.oci.errors import Code, OCIError
+
+# Spec, section Pushing Manifests: a registry should accept at least 4 megabytes.
+MAX_MANIFEST_BYTES = 4 << 20
+# Real manifests nest 6 deep (annotations of a descriptor's platform); parsers recurse.
+MAX_DEPTH = 32
+
+_FIELDS = {
+    "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs",
+    "subject", "annotations",
+}  # fmt: skip
+_FOLDED = {name.lower(): name for name in _FIELDS}
+
+
+class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """image-spec descriptor.md, as far as a registry needs it."""
+
+    media_type: str
+    digest: str
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    urls: list[str] | None = None
+    artifact_type: str | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Document(msgspec.Struct, frozen=True, rename="camel"):
+    schema_version: int = 0
+    media_type: str | None = None
+    artifact_type: str | None = None
+    config: Descriptor | None = None
+    layers: list[Descriptor] | None = None
+    manifests: list[Descriptor] | None = None
+    blobs: list[Descriptor] | None = None
+    subject: Descriptor | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """A parsed manifest with the bytes it was parsed from."""
+
+    digest: Digest
+    media_type: str
+    content: bytes
+    artifact_type: str | None
+    annotations: dict[str, str] | None
+    blobs: tuple[Digest, ...]
+    """The config and the layers that the repository has to hold."""
+    manifests: tuple[Digest, ...]
+    """The children of an index."""
+    subject: Digest | None
+    urls: tuple[str, ...]
+    """Where the document says that content can be had elsewhere."""
+
+    def descriptor(self) -> Descriptor:
+        """Return how a referrers list names this manifest (spec, section Listing Referrers)."""
+        return Descriptor(
+            media_type=self.media_type,
+            digest=self.digest,
+            size=len(self.content),
+            artifact_type=self.artifact_type,
+            annotations=self.annotations,
+        )
+
+
+def parse(content: bytes, content_type: str, digest: Digest) -> Manifest:
+    """Return the manifest that ``content`` is.
+
+    ``content_type`` is the request's, ``""`` where it has none. Raises MANIFEST_INVALID where the
+    document is not a manifest of that type, or not of one meaning.
+    """
+    _require_one_meaning(content)
+    try:
+        document = _decoder.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _invalid(str(error)) from None
+    media_type = _media_type(document, media_types.essence(content_type))
+    _require_shape(document, media_type)
+    required, urls = _blobs(document)
+    return Manifest(
+        digest=digest,
+        media_type=media_type,
+        content=content,
+        artifact_type=document.artifact_type or _config_type(document, media_type),
+        annotations=document.annotations,
+        blobs=required,
+        manifests=tuple(_digest(child) for child in document.manifests or ()),
+        subject=_digest(document.subject) if document.subject else None,
+        urls=urls,
+    )
+
+
+_decoder = msgspec.json.Decoder(_Document)
+
+
+def _invalid(message: str) -> OCIError:
+    return OCIError(Code.MANIFEST_INVALID, f"manifest invalid: {message}")
+
+
+def _media_type(document: _Document, content_type: str) -> str:
+    declared = document.media_type
+    if declared and content_type and declared != content_type:
+        raise _invalid(f"mediaType is {declared}, but Content-Type is {content_type}")
+    media_type = content_type or declared or ""
+    if media_type not in media_types.MANIFESTS:
+        known = ", ".join(sorted(media_types.MANIFESTS))
+        raise _invalid(f"media type {media_type or '(none)'} is none of {known}")
+    return media_type
+
+
+def _require_shape(document: _Document, media_type: str) -> None:
+    # image-spec manifest.md and image-index.md: which property makes a document what it claims
+    # to be, and which would make it something else as well.
+    is_image = document.config is not None and document.layers is not None
+    if media_type == media_types.OCI_ARTIFACT:
+        if document.manifests is not None or document.layers is not None:
+            raise _invalid("an artifact manifest has neither layers nor manifests")
+        return
+    if document.schema_version != 2:
+        raise _invalid("schemaVersion must be 2")
+    if document.blobs is not None:
+        raise _invalid("blobs belongs to artifact manifests only")
+    if media_type in media_types.INDEXES:
+        if document.manifests is None or document.layers is not None or document.config is not None:
+            raise _invalid("an index has manifests, and neither config nor layers")
+    elif not is_image or document.manifests is not None:
+        raise _invalid("an image manifest has config and layers, and no manifests")
+
+
+def _config_type(document: _Document, media_type: str) -> str | None:
+    # Spec, section Listing Referrers: without artifactType, the config's media type stands in.
+    if document.config is not None and media_type == media_types.OCI_MANIFEST:
+        return document.config.media_type
+    return None
+
+
+def _blobs(document: _Document) -> tuple[tuple[Digest, ...], tuple[str, ...]]:
+    """Return the blobs that must be here, and the addresses of those that may be elsewhere."""
+    described = [*(document.layers or ()), *(document.blobs or ())]
+    if document.config is not None:
+        described.append(document.config)
+    # image-spec layer.md, Non-Distributable Layers: content with urls need not be pushed.
+    required = tuple(_digest(blob) for blob in described if not blob.urls)
+    children = [*described, *(document.manifests or ())]
+    return required, tuple(url for blob in children for url in blob.urls or ())
+
+
+def _digest(descriptor: Descriptor) -> Digest:
+    try:
+        return Digest.parse(descriptor.digest)
+    except OCIError as error:
+        raise _invalid(error.message) from None
+
+
+# RFC 8259 tokens that matter for nesting and names; everything between them is skipped.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],]', re.DOTALL)
+
+
+def _require_one_meaning(content: bytes) -> None:
+    """Refuse duplicate keys, look-alikes of the known fields, and deep nesting, in little memory.
+
+    A parser would build the whole tree to tell; this walks the tokens with one set of names for
+    each object that is open.
+    """
+    open_objects: list[set[bytes] | None] = []
+    expects_name = False
+    for token in _tokens(content):
+        if token == b"{":
+            open_objects.append(set())
+        elif token == b"[":
+            open_objects.append(None)
+        elif token in (b"}", b"]"):
+            if open_objects:
+                open_objects.pop()
+        elif token != b"," and expects_name:
+            names = open_objects[-1]
+            if names is not None:
+                _take_name(token, names, top_level=len(open_objects) == 1)
+        if len(open_objects) > MAX_DEPTH:
+            raise _invalid(f"nested more than {MAX_DEPTH} deep")
+        expects_name = token in (b"{", b",") and bool(open_objects and open_objects[-1] is not None)
+
+
+def _tokens(content: bytes) -> Iterator[bytes]:
+    return (match[0] for match in _TOKEN.finditer(content))
+
+
+def _take_name(token: bytes, names: set[bytes], *, top_level: bool) -> None:
+    if b"\\" in token:  # an escape can spell any name a second time
+        try:
+            token = msgspec.json.encode(msgspec.json.decode(token, type=str))
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise _invalid(str(error)) from None
+    if token in names:
+        raise _invalid(f"the name {token.decode(errors='replace')} stands twice in one object")
+    names.add(token)
+    if top_level:
+        name = token[1:-1].decode(errors="replace")
+        # Go's encoding/json matches names in any case: to it, "Layers" is "layers".
+        canonical = _FOLDED.get(name.lower())
+        if canonical is not None and name != canonical:
+            raise _invalid(f"{name} is not {canonical}")

@@ -1,0 +1,1 @@
+"""The rules of a registry: async, without HTTP, without an engine."""

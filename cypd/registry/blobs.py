@@ -1,0 +1,72 @@
+"""Blobs: readable through a repository that links them, and through no other way."""
+
+import logging
+
+from cypd.oci.digest import Digest
+from cypd.oci.errors import Code, OCIError
+from cypd.oci.names import RepositoryName
+from cypd.registry.access import Action, Policy, Principal
+from cypd.registry.ports import BlobStorage, Content, MetadataStore
+
+log = logging.getLogger(__name__)
+
+
+class Blobs:
+    """Reading, mounting and deleting blobs."""
+
+    def __init__(self, metadata: MetadataStore, storage: BlobStorage, allows: Policy) -> None:
+        self._metadata = metadata
+        self._storage = storage
+        self._allows = allows
+
+    def size(self, repository: RepositoryName, digest: Digest) -> int:
+        """Return the size of a blob of the repository; raise BLOB_UNKNOWN.
+
+        Also for one whose file is missing or cut short: who asks before a push then pushes it
+        again, which heals it.
+        """
+        size = self._linked_size(repository, digest)
+        if not self._storage.has(digest, size):
+            log.error("blob %s is damaged or missing: push it again to heal it", digest)
+            raise _unknown(digest)
+        return size
+
+    async def open(self, repository: RepositoryName, digest: Digest) -> Content:
+        """Return a blob of the repository; raise BLOB_UNKNOWN. The caller closes it."""
+        return await self._storage.open(digest, self._linked_size(repository, digest))
+
+    def _linked_size(self, repository: RepositoryName, digest: Digest) -> int:
+        size = self._metadata.blob_size(repository, digest)
+        if size is None:
+            raise _unknown(digest)
+        return size
+
+    async def mount(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        source: RepositoryName | None,
+        principal: Principal,
+    ) -> bool:
+        """Link a blob that the principal may pull from ``source``, or from anywhere if ``None``.
+
+        ``False`` says only that there is nothing to mount: an absent and a forbidden source are
+        told apart by nothing (CVE-2026-32589 and others of its kind).
+        """
+        sources = self._metadata.repositories_with(digest)
+        if source is not None:
+            sources = [source] if source in sources else []
+        for candidate in sources:
+            if self._allows(principal, Action.PULL, candidate) and await self._metadata.mount_blob(
+                repository, digest, source=candidate
+            ):
+                return True
+        return False
+
+    async def delete(self, repository: RepositoryName, digest: Digest) -> None:
+        """Unlink a blob; its bytes go when no repository holds them any more."""
+        await self._metadata.unlink_blob(repository, digest)
+
+
+def _unknown(digest: Digest) -> OCIError:
+    return OCIError(Code.BLOB_UNKNOWN, detail={"digest": digest})

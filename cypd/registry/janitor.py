@@ -1,0 +1,48 @@
+"""The janitor removes what deletes, crashes and clients that went away leave behind."""
+
+import logging
+import time
+
+from cypd.registry.ports import BlobStorage, MetadataStore
+
+log = logging.getLogger(__name__)
+
+
+class Janitor:
+    """Sweeps upload sessions nobody came back to, and blobs nobody holds."""
+
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        storage: BlobStorage,
+        *,
+        session_ttl: float,
+        blob_grace: float,
+    ) -> None:
+        self._metadata = metadata
+        self._storage = storage
+        self._session_ttl = session_ttl
+        self._blob_grace = blob_grace
+
+    async def sweep(self) -> None:
+        """Do one round; it may run beside pushes and pulls, and be cut off anywhere."""
+        sessions = await self._sweep_uploads(time.time() - self._session_ttl)
+        blobs = await self._storage.collect(
+            self._metadata.is_held, placed_before=time.time() - self._blob_grace
+        )
+        if sessions or blobs:
+            log.info("janitor: removed %d idle uploads and %d unused blobs", sessions, blobs)
+
+    async def _sweep_uploads(self, idle_since: float) -> int:
+        # A session whose bytes still move is not idle, however old it is: look at its file first.
+        idle = set(await self._storage.staged_uploads(idle_since=idle_since))
+        for upload in self._metadata.uploads(started_before=idle_since):
+            if upload.id in idle or not await self._storage.staged_size(upload.id):
+                await self._metadata.close_upload(upload.id)
+                idle.add(upload.id)
+        swept = 0
+        for upload_id in idle:
+            if self._metadata.upload(upload_id) is None:
+                await self._storage.discard(upload_id)
+                swept += 1
+        return swept

@@ -1,0 +1,307 @@
+"""What the rules need of a metadata store and of a blob storage: contracts that every engine keeps.
+
+The contract suites in ``tests/metadata`` and ``tests/storage`` hold each engine to these words.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from cypd.oci.digest import Algorithm, Digest
+from cypd.oci.endpoints import Reference
+from cypd.oci.errors import Code, OCIError
+from cypd.oci.manifest import Manifest
+from cypd.oci.names import RepositoryName, Tag
+
+INLINE_BYTES = 64 << 10
+"""Up to this size a manifest lives in the metadata store and a blob is answered from memory."""
+
+
+class Unavailable(Exception):
+    """It can't be done now and nothing was changed: full queue, full disk, full map. Try again."""
+
+
+class Fatal(Exception):
+    """The engine can't be trusted any more (EIO, a failed commit): the process has to end.
+
+    After a failed fsync the kernel marks the pages clean, and a second fsync succeeds without
+    having written them (fsyncgate, 2018); only a restart reads what is really there.
+    """
+
+
+# --- metadata -----------------------------------------------------------------------------------
+
+
+class StoredManifest(NamedTuple):
+    """A manifest as it is served."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    content: bytes | None
+    """``None``: larger than ``INLINE_BYTES``, the blob storage has it under ``digest``."""
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """An upload session."""
+
+    id: str
+    repository: RepositoryName
+    owner: str
+    algorithm: Algorithm
+    started_at: float
+    """Unix seconds."""
+
+
+def still_listed(digest: Digest) -> OCIError:
+    """Return the refusal to delete what a manifest lists.
+
+    Deleting it would leave an image that can't be pulled. The spec knows 400 and 405 for a delete
+    that is not allowed; zot answers 405 here as well.
+    """
+    return OCIError(
+        Code.DENIED,
+        "a manifest of this repository lists it; delete that manifest first",
+        status=405,
+        detail={"digest": digest},
+    )
+
+
+class MetadataStore(Protocol):
+    """Repositories, what they hold, and upload sessions.
+
+    Reads are plain calls: they answer from memory within microseconds and see every write that
+    was awaited before, by whichever process. Writes are whole intentions: each happens completely
+    or not at all, is durable when its await returns, and happens even if the waiting task is
+    cancelled. Every write may raise ``Unavailable`` (nothing changed) or ``Fatal``.
+    """
+
+    def repository_exists(self, repository: RepositoryName) -> bool:
+        """Tell whether anything was ever pushed to the repository."""
+        ...
+
+    def repositories(self, *, after: str, limit: int) -> Sequence[RepositoryName]:
+        """Return at most ``limit`` names greater than ``after``, ascending by bytes."""
+        ...
+
+    def manifest(self, repository: RepositoryName, reference: Reference) -> StoredManifest | None:
+        """Return the manifest a tag or digest names in the repository."""
+        ...
+
+    def tags(self, repository: RepositoryName, *, after: str, limit: int) -> Sequence[Tag]:
+        """Return at most ``limit`` tags greater than ``after``, ascending by bytes."""
+        ...
+
+    def referrers(
+        self, repository: RepositoryName, subject: Digest, *, after: str, limit: int
+    ) -> Sequence[bytes]:
+        """Return the descriptors, as JSON, of at most ``limit`` manifests with that subject.
+
+        Ascending by digest, and of digests greater than ``after`` (a digest, or ``""``).
+        """
+        ...
+
+    def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
+        """Return the size of a blob that the repository links, else ``None``."""
+        ...
+
+    def repositories_with(self, digest: Digest) -> Sequence[RepositoryName]:
+        """Return the repositories that link the blob."""
+        ...
+
+    def is_held(self, digest: Digest) -> bool:
+        """Tell whether any repository has a use for the file ``digest``. Callable in any thread."""
+        ...
+
+    def upload(self, upload_id: str) -> Upload | None:
+        """Return an open session."""
+        ...
+
+    def uploads(self, *, started_before: float) -> Sequence[Upload]:
+        """Return the open sessions that were started before that time (unix seconds)."""
+        ...
+
+    async def open_upload(self, upload: Upload, *, limit: int) -> None:
+        """Open a session; raise TOOMANYREQUESTS if its owner has ``limit`` open ones already."""
+        ...
+
+    async def close_upload(self, upload_id: str) -> None:
+        """Forget a session. Repeating it changes nothing."""
+        ...
+
+    async def link_blob(
+        self, repository: RepositoryName, digest: Digest, size: int, *, upload_id: str | None
+    ) -> None:
+        """Make a stored blob readable through the repository, and close the session it came by.
+
+        Repeating it changes nothing. The repository comes into being with its first link.
+        """
+        ...
+
+    async def mount_blob(
+        self, repository: RepositoryName, digest: Digest, *, source: RepositoryName
+    ) -> bool:
+        """Link a blob that ``source`` links; return ``False`` if it does not."""
+        ...
+
+    async def unlink_blob(self, repository: RepositoryName, digest: Digest) -> None:
+        """Remove a link. Raises BLOB_UNKNOWN if there is none, DENIED if a manifest lists it."""
+        ...
+
+    async def put_manifest(
+        self,
+        repository: RepositoryName,
+        manifest: Manifest,
+        tags: Sequence[Tag],
+        *,
+        inline: bool,
+        allow_sparse: bool,
+    ) -> None:
+        """Store a manifest and point the tags at it.
+
+        Raises MANIFEST_BLOB_UNKNOWN, with the digests that lack, if the repository does not hold
+        what the manifest references, unless ``allow_sparse``. A subject need not exist. With
+        ``inline`` the content is kept here, else the blob storage has it. Repeating it changes
+        nothing.
+        """
+        ...
+
+    async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
+        """Remove a manifest, its tags, and its place among referrers.
+
+        Raises MANIFEST_UNKNOWN if it is not there, DENIED if an index lists it.
+        """
+        ...
+
+    async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
+        """Remove a tag alone; raise MANIFEST_UNKNOWN if it is not there."""
+        ...
+
+
+# --- blobs --------------------------------------------------------------------------------------
+
+
+class UploadBusy(Exception):
+    """Another request is writing to this upload session, in this process or another."""
+
+
+class DigestMismatch(Exception):
+    """The staged bytes have another digest than the client says."""
+
+
+class BlobMissing(Exception):
+    """The storage has no such blob, or not of that size, although a link says so."""
+
+
+class Inline(NamedTuple):
+    """Content that is in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.data)
+
+    def close(self) -> None:
+        """Release nothing."""
+
+
+class LocalFile(Protocol):
+    """Content that is an open file of this machine: what ``sendfile(2)`` can send."""
+
+    @property
+    def path(self) -> str:
+        """Where the file is."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    def fileno(self) -> int:
+        """Return the file descriptor, open until ``close``."""
+        ...
+
+    def close(self) -> None:
+        """Close the file. Repeating it changes nothing."""
+        ...
+
+
+Content = Inline | LocalFile
+
+
+class StagedBlob(Protocol):
+    """The bytes of one upload session, while one request writes to them."""
+
+    @property
+    def size(self) -> int:
+        """All bytes so far, those of earlier requests included."""
+        ...
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Append. ``data`` must stay as it is until the second next call; it is not copied."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when all written bytes are in the file, so that they survive the process."""
+        ...
+
+    async def rollback(self) -> None:
+        """Forget what was written since this blob was opened."""
+        ...
+
+
+class BlobStorage(Protocol):
+    """Content by digest, shared by all repositories, and the staged bytes of uploads.
+
+    Nothing here knows who may read what. Every method may raise ``Unavailable`` or ``Fatal``.
+    """
+
+    def has(self, digest: Digest, size: int) -> bool:
+        """Tell whether the content is there and of that size, without reading it."""
+        ...
+
+    async def open(self, digest: Digest, size: int) -> Content:
+        """Return the content; the caller closes it. Raises ``BlobMissing``."""
+        ...
+
+    def stage(
+        self, upload_id: str, algorithm: Algorithm
+    ) -> AbstractAsyncContextManager[StagedBlob]:
+        """Open an upload's bytes for appending, from wherever they end: a restart loses none.
+
+        One writer at a time, over all processes: raises ``UploadBusy``. What was written is
+        flushed when the context ends, however it ends.
+        """
+        ...
+
+    async def staged_size(self, upload_id: str) -> int:
+        """Return how many bytes an upload has; 0 if it has none."""
+        ...
+
+    def place(self, staged: StagedBlob, digest: Digest) -> AbstractAsyncContextManager[None]:
+        """Make staged bytes durable under ``digest``, replacing what stood there.
+
+        Raises ``DigestMismatch``, and the staged bytes stay. While the context is open, ``collect``
+        does not touch the digest: the caller links it within.
+        """
+        ...
+
+    async def discard(self, upload_id: str) -> None:
+        """Remove an upload's bytes. Repeating it changes nothing."""
+        ...
+
+    async def staged_uploads(self, *, idle_since: float) -> Sequence[str]:
+        """Return the uploads whose bytes were last written before that time (unix seconds)."""
+        ...
+
+    async def collect(self, is_held: Callable[[Digest], bool], *, placed_before: float) -> int:
+        """Remove blobs that were placed before that time and are not held; return how many.
+
+        ``is_held`` may be called in any thread.
+        """
+        ...

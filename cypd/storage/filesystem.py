@@ -1,0 +1,320 @@
+"""Blobs as files, content-addressed, under one root that nobody else writes to.
+
+::
+
+    blobs/<algorithm>/<first 2 hex>/<hex>    0440, complete, durable
+    uploads/<upload id>                      0600, growing, locked by who writes
+
+Paths come from digests and from ids the registry made, never from names.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cypd.oci.digest import ALGORITHMS, Algorithm, Digest
+from cypd.registry.ports import (
+    INLINE_BYTES,
+    BlobMissing,
+    Content,
+    DigestMismatch,
+    Fatal,
+    Inline,
+    StagedBlob,
+    Unavailable,
+    UploadBusy,
+)
+from cypd.storage.staged import Progress, StagedFile, hash_file
+
+T = TypeVar("T")
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+_STAGE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_UPLOAD_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_SHARDS = [f"{number:02x}" for number in range(256)]
+# Disk full, quota full, out of descriptors or memory: it passes, and nothing is lost by it.
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+# Enough to keep a disk's queue busy with fdatasync while hashing on every core.
+_THREADS = 16
+# Hashes of open uploads that are kept between their requests; past it the oldest is read again.
+_REMEMBERED = 1024
+
+
+class OpenFile:
+    """An open blob, for ``sendfile(2)``."""
+
+    __slots__ = ("_descriptor", "path", "size")
+
+    def __init__(self, path: str, descriptor: int, size: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self.size = size
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class FilesystemStorage:
+    """Blobs under ``root``, which is made if it does not exist."""
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs"
+        self._uploads = root / "uploads"
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
+        self._remembered: OrderedDict[str, Progress] = OrderedDict()
+        _make_layout(root)
+
+    def close(self) -> None:
+        """Wait for running work and stop the threads."""
+        self._pool.shutdown()
+
+    def _path(self, digest: Digest) -> str:
+        return f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+    def _staged_path(self, upload_id: str) -> Path:
+        if not _UPLOAD_ID.fullmatch(upload_id):
+            raise ValueError(f"not an upload's id: {upload_id!r}")
+        return self._uploads / upload_id
+
+    def _offload(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._pool, _translated, function, *arguments)
+
+    def has(self, digest: Digest, size: int) -> bool:
+        try:
+            return os.stat(self._path(digest)).st_size == size
+        except FileNotFoundError:
+            return False
+
+    async def open(self, digest: Digest, size: int) -> Content:
+        file = _translated(_open, self._path(digest), size)
+        if size > INLINE_BYTES:
+            return file
+        try:
+            data = _read_cached(file.fileno(), size)
+            if data is None:  # not in the page cache: let a thread wait for the disk
+                data = await self._offload(os.pread, file.fileno(), size, 0)
+        finally:
+            file.close()
+        if len(data) != size:
+            raise BlobMissing(digest)
+        return Inline(data)
+
+    # --- uploads --------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def stage(self, upload_id: str, algorithm: Algorithm) -> AsyncIterator[StagedBlob]:
+        path = self._staged_path(upload_id)
+        remembered = self._remembered.pop(upload_id, None)
+        descriptor, progress = await self._offload(_open_staged, path, algorithm, remembered)
+        staged = StagedFile(path, descriptor, progress, self._offload)
+        try:
+            yield staged
+        finally:
+            reached = await staged.close()
+            if reached is not None and path.exists():
+                self._remember(upload_id, reached)
+
+    def _remember(self, upload_id: str, progress: Progress) -> None:
+        self._remembered[upload_id] = progress
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    async def staged_size(self, upload_id: str) -> int:
+        try:
+            return self._staged_path(upload_id).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @asynccontextmanager
+    async def place(self, staged: StagedBlob, digest: Digest) -> AsyncIterator[None]:
+        assert isinstance(staged, StagedFile)  # noqa: S101 (a stage of another engine: our fault)
+        await staged.settle()
+        job = staged.start(_place, staged, digest, self._path(digest))
+        try:
+            shard = await asyncio.shield(job)
+        except asyncio.CancelledError:
+            job.add_done_callback(_close_result)
+            raise
+        try:
+            yield
+        finally:
+            os.close(shard)
+
+    async def discard(self, upload_id: str) -> None:
+        self._remembered.pop(upload_id, None)
+        await self._offload(_unlink, self._staged_path(upload_id))
+
+    async def staged_uploads(self, *, idle_since: float) -> Sequence[str]:
+        return await self._offload(_older_than, str(self._uploads), idle_since)
+
+    # --- collection -----------------------------------------------------------------------------
+
+    async def collect(self, is_held: Callable[[Digest], bool], *, placed_before: float) -> int:
+        removed = 0
+        for algorithm in ALGORITHMS:
+            for shard in _SHARDS:
+                folder = f"{self._blobs}/{algorithm}/{shard}"
+                removed += await self._offload(
+                    _collect_shard, folder, algorithm, is_held, placed_before
+                )
+        return removed
+
+
+def _translated(function: Callable[..., T], *arguments: Any) -> T:
+    """Call, and give an error of the file system the meaning it has for the registry."""
+    try:
+        return function(*arguments)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise Fatal(f"storage: {error}") from error
+        if error.errno in _PASSING:
+            raise Unavailable(f"storage: {os.strerror(error.errno)}") from error
+        raise
+
+
+def _open(path: str, size: int) -> OpenFile:
+    try:
+        file = OpenFile(path, os.open(path, _READ), size)
+    except FileNotFoundError:
+        raise BlobMissing(path) from None
+    if os.fstat(file.fileno()).st_size != size:
+        file.close()
+        raise BlobMissing(path)
+    return file
+
+
+def _read_cached(descriptor: int, size: int) -> bytes | None:
+    """Return the first ``size`` bytes if that takes no disk (preadv2(2), RWF_NOWAIT)."""
+    buffer = bytearray(size)
+    try:
+        count = os.preadv(descriptor, [buffer], 0, os.RWF_NOWAIT) if size else 0
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+            return None
+        raise
+    return bytes(buffer) if count == size else None
+
+
+def _open_staged(
+    path: Path, algorithm: Algorithm, remembered: Progress | None
+) -> tuple[int, Progress]:
+    descriptor = os.open(path, _STAGE, 0o600)
+    try:
+        _lock_staged(descriptor, path)
+        size = os.fstat(descriptor).st_size
+        if remembered and (remembered.size, remembered.algorithm) == (size, algorithm):
+            return descriptor, remembered
+        return descriptor, hash_file(descriptor, size, algorithm)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _lock_staged(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UploadBusy(path.name) from None
+    # The one who held the lock may have placed this very file meanwhile: it is a blob then, and
+    # must not be written to any more.
+    with suppress(FileNotFoundError):
+        if os.fstat(descriptor).st_ino == path.stat().st_ino:
+            return
+    raise UploadBusy(path.name)
+
+
+def _place(staged: StagedFile, digest: Digest, path: str) -> int:
+    """Make the staged file the blob; return the shard's descriptor, locked against collection."""
+    if staged.finish() != digest.hex:
+        raise DigestMismatch(digest)
+    shard = os.open(os.path.dirname(path), _FOLDER)
+    try:
+        os.fchmod(staged.descriptor, 0o440)
+        os.fdatasync(staged.descriptor)
+        fcntl.flock(shard, fcntl.LOCK_SH)
+        # Over what may stand there already: these bytes were verified a moment ago, those perhaps
+        # a year ago, so a push heals a damaged blob. Readers keep the file they opened.
+        os.rename(staged.path, path)
+        os.fsync(shard)
+    except FileNotFoundError:  # the session was cancelled meanwhile
+        os.close(shard)
+        raise UploadBusy(staged.path.name) from None
+    except BaseException:
+        # After a failed fsync the pages count as clean: these bytes can't be trusted any more.
+        staged.path.unlink(missing_ok=True)
+        os.close(shard)
+        raise
+    return shard
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _close_result(job: asyncio.Future[int]) -> None:
+    if not job.cancelled() and job.exception() is None:
+        os.close(job.result())
+
+
+def _older_than(folder: str, moment: float) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.stat().st_mtime < moment]
+
+
+def _collect_shard(
+    folder: str, algorithm: Algorithm, is_held: Callable[[Digest], bool], placed_before: float
+) -> int:
+    removed = 0
+    shard = os.open(folder, _FOLDER)
+    try:
+        # Whoever places a blob here holds the lock shared until it is linked: what is not held
+        # now is in nobody's hands.
+        fcntl.flock(shard, fcntl.LOCK_EX)
+        with os.scandir(shard) as entries:
+            for entry in entries:
+                # fchmod and rename set the ctime: it tells when the blob was placed.
+                old = entry.stat(follow_symlinks=False).st_ctime < placed_before
+                if old and not is_held(Digest.parse(f"{algorithm}:{entry.name}")):
+                    os.unlink(entry.name, dir_fd=shard)
+                    removed += 1
+    finally:
+        os.close(shard)
+    return removed
+
+
+def _make_layout(root: Path) -> None:
+    """Make the folders and their names durable: fsync of a file does not save its name."""
+    folders = [root, root / "uploads", root / "blobs"]
+    for algorithm in ALGORITHMS:
+        base = root / "blobs" / algorithm
+        folders += [base, *(base / shard for shard in _SHARDS)]
+    made = {folder.parent for folder in folders if _make_folder(folder)}
+    for folder in made:
+        descriptor = os.open(folder, _FOLDER)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""The application: one table from endpoint to handler, one place where errors are answered."""
+
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from cypd.doors.asgi import Receive, Scope, Send
+from cypd.oci.endpoints import Endpoint, parse
+from cypd.oci.errors import Code, OCIError
+from cypd.registry.access import ANONYMOUS, Action, Authenticator, Policy
+from cypd.registry.blobs import Blobs
+from cypd.registry.manifests import Manifests
+from cypd.registry.ports import BlobMissing, Fatal, Unavailable
+from cypd.registry.uploads import Uploads
+from cypd.v2.blobs import BlobHandlers
+from cypd.v2.call import JSON, Call, ClientGone
+from cypd.v2.lists import ListHandlers
+from cypd.v2.manifests import ManifestHandlers
+from cypd.v2.uploads import UploadHandlers
+
+log = logging.getLogger(__name__)
+
+_TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_RETRY_SECONDS = b"5"
+
+
+class Route(NamedTuple):
+    """What an endpoint does, and what one has to be allowed for it."""
+
+    action: Action | None
+    """``None``: it is enough to be somebody."""
+    handler: Callable[[Call], Awaitable[None]]
+
+
+class V2:
+    """The OCI Distribution API as an ASGI application."""
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        uploads: Uploads,
+        manifests: Manifests,
+        authenticator: Authenticator,
+        allows: Policy,
+        *,
+        delete_enabled: bool,
+        on_fatal: Callable[[Fatal], None],
+    ) -> None:
+        self._authenticator = authenticator
+        self._allows = allows
+        self._delete_enabled = delete_enabled
+        self._on_fatal = on_fatal
+        blob = BlobHandlers(blobs)
+        upload = UploadHandlers(uploads, blobs)
+        manifest = ManifestHandlers(manifests)
+        lists = ListHandlers(manifests)
+        self.routes = {
+            Endpoint.PING: Route(None, _ping),
+            Endpoint.BLOB_GET: Route(Action.PULL, blob.get),
+            Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete),
+            Endpoint.MANIFEST_GET: Route(Action.PULL, manifest.get),
+            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put),
+            Endpoint.MANIFEST_DELETE: Route(Action.DELETE, manifest.delete),
+            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start),
+            Endpoint.UPLOAD_STATUS: Route(Action.PUSH, upload.status),
+            Endpoint.UPLOAD_CHUNK: Route(Action.PUSH, upload.append),
+            Endpoint.UPLOAD_COMMIT: Route(Action.PUSH, upload.commit),
+            Endpoint.UPLOAD_CANCEL: Route(Action.PUSH, upload.cancel),
+            Endpoint.TAG_LIST: Route(Action.PULL, lists.tags),
+            Endpoint.REFERRERS: Route(Action.PULL, lists.referrers),
+            Endpoint.CATALOG: Route(Action.CATALOG, lists.catalog),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        call = Call(scope, receive, send)
+        try:
+            await self._route(call)
+        except ClientGone:
+            log.debug("the client went away while it sent %r", scope["path"])
+        except Exception as error:
+            if call.has_started:
+                raise  # too late for another answer: the door cuts the connection
+            await self._answer_error(call, error)
+
+    async def _route(self, call: Call) -> None:
+        scope = call.scope
+        call.target = parse(scope["method"], scope["path"])
+        route = self.routes[call.target.endpoint]
+        call.principal = await self._authenticator.authenticate(call.header(b"authorization"))
+        self._require_allowed(call, route.action)
+        await route.handler(call)
+
+    def _require_allowed(self, call: Call, action: Action | None) -> None:
+        principal = call.principal
+        if action is None:
+            allowed = principal != ANONYMOUS
+        else:
+            allowed = self._allows(principal, action, call.target.repository)
+        if not allowed:
+            if principal == ANONYMOUS:
+                raise OCIError(Code.UNAUTHORIZED)
+            if action is Action.PULL:  # what one may not read does not exist
+                raise OCIError(Code.NAME_UNKNOWN, detail={"name": call.target.repository})
+            raise OCIError(Code.DENIED)
+        if action is Action.DELETE and not self._delete_enabled:
+            raise OCIError(Code.UNSUPPORTED, "deleting is switched off (access.delete)")
+
+    async def _answer_error(self, call: Call, error: Exception) -> None:
+        if isinstance(error, OCIError):
+            refusal = error
+        elif isinstance(error, Unavailable):
+            log.warning("%s %r: %s", call.scope["method"], call.scope["path"], error)
+            refusal = OCIError(Code.UNAVAILABLE, headers={b"retry-after": _RETRY_SECONDS})
+        else:
+            refusal = self._fault(call, error)
+        if refusal.status == 401:
+            refusal.headers[b"www-authenticate"] = self._authenticator.challenge()
+        headers = [(b"content-type", JSON), *refusal.headers.items()]
+        await call.answer(refusal.status, headers, refusal.body())
+
+    def _fault(self, call: Call, error: Exception) -> OCIError:
+        trace_id = _trace_id(call)
+        where = f"{call.scope['method']} {call.scope['path']!r}"
+        if isinstance(error, BlobMissing):
+            log.error("%s trace=%s: a blob is damaged or missing: %s", where, trace_id, error)
+        else:
+            log.error("%s trace=%s", where, trace_id, exc_info=error)
+        if isinstance(error, Fatal):
+            self._on_fatal(error)
+        return OCIError(
+            Code.UNKNOWN,
+            detail={"trace_id": trace_id},
+            headers={b"x-request-id": trace_id.encode()},
+        )
+
+
+def _trace_id(call: Call) -> str:
+    given = call.header(b"x-request-id") or ""
+    return given if _TRACE_ID.fullmatch(given) else secrets.token_hex(4)
+
+
+async def _ping(call: Call) -> None:
+    await call.answer_json({})

@@ -1,0 +1,39 @@
+"""Pulling and deleting blobs (end-2, end-10)."""
+
+from cypd.registry.blobs import Blobs
+from cypd.v2.call import Call, Headers
+from cypd.v2.content import IMMUTABLE, identity, is_known, requested_ranges, send_content
+
+# Whatever was pushed: a browser must not take it for a page.
+_TYPE = (b"content-type", b"application/octet-stream")
+_RANGES = (b"accept-ranges", b"bytes")
+
+
+class BlobHandlers:
+    """The endpoints below ``/v2/<name>/blobs/<digest>``."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def get(self, call: Call) -> None:
+        """Send a blob, or the ranges asked for; HEAD sends what GET would say of the whole."""
+        headers: Headers = [*identity(call.digest), _TYPE, _RANGES, IMMUTABLE]
+        if call.is_head:
+            size = self._blobs.size(call.repository, call.digest)
+            await call.start(200, [*headers, (b"content-length", b"%d" % size)])
+            await call.send({"type": "http.response.body", "body": b""})
+            return
+        content = await self._blobs.open(call.repository, call.digest)
+        try:
+            if is_known(call, call.digest):
+                await call.answer_empty(304, headers)
+                return
+            ranges = requested_ranges(call, call.digest, content.size)
+            await send_content(call, content, headers, ranges)
+        finally:
+            content.close()
+
+    async def delete(self, call: Call) -> None:
+        """Unlink a blob from the repository."""
+        await self._blobs.delete(call.repository, call.digest)
+        await call.answer(202, [])

@@ -1,0 +1,81 @@
+"""Pulling, pushing and deleting manifests and tags (end-3, end-7, end-9)."""
+
+from cypd.oci.digest import Digest
+from cypd.oci.endpoints import manifest_path
+from cypd.oci.errors import Code, OCIError
+from cypd.oci.manifest import MAX_MANIFEST_BYTES
+from cypd.oci.names import Tag
+from cypd.registry.manifests import Manifests
+from cypd.v2.call import Call, Headers
+from cypd.v2.content import IMMUTABLE, identity, is_known, send_content
+
+# Spec 1.2-dev, ?tag=: a registry may bound the number of tags, at not less than 10.
+_MAX_TAGS = 100
+
+
+class ManifestHandlers:
+    """The endpoints below ``/v2/<name>/manifests/<reference>``."""
+
+    def __init__(self, manifests: Manifests) -> None:
+        self._manifests = manifests
+
+    async def get(self, call: Call) -> None:
+        """Send a manifest's exact bytes; HEAD only says what they are."""
+        manifest = self._manifests.find(call.repository, call.reference)
+        media_type = (b"content-type", manifest.media_type.encode())
+        headers: Headers = [*identity(manifest.digest), media_type]
+        if isinstance(call.reference, Digest):
+            headers.append(IMMUTABLE)
+        if is_known(call, manifest.digest):
+            await call.answer_empty(304, headers)
+        elif call.is_head:
+            await call.start(200, [*headers, (b"content-length", b"%d" % manifest.size)])
+            await call.send({"type": "http.response.body", "body": b""})
+        else:
+            content = await self._manifests.open(manifest)
+            try:
+                await send_content(call, content, headers, None)
+            finally:
+                content.close()
+
+    async def put(self, call: Call) -> None:
+        """Store a manifest by tag or digest, and with ``?tag=`` under more tags."""
+        tags = [Tag.parse(tag) for tag in call.query().get("tag", ())]
+        if len(tags) > _MAX_TAGS:
+            raise OCIError(Code.TAG_INVALID, f"at most {_MAX_TAGS} tags at a time", status=414)
+        content = await _read(call)
+        content_type = call.header(b"content-type") or ""
+        manifest = await self._manifests.put(
+            call.repository, content, content_type, call.reference, tags
+        )
+        location = manifest_path(call.repository, manifest.digest).encode()
+        headers: Headers = [
+            (b"location", location),
+            (b"docker-content-digest", manifest.digest.encode()),
+        ]
+        if manifest.subject:
+            headers.append((b"oci-subject", manifest.subject.encode()))
+        headers += [(b"oci-tag", tag.encode()) for tag in tags]
+        await call.answer(201, headers)
+
+    async def delete(self, call: Call) -> None:
+        """Delete a manifest by digest, or a tag alone."""
+        await self._manifests.delete(call.repository, call.reference)
+        await call.answer(202, [])
+
+
+async def _read(call: Call) -> bytes:
+    if (call.content_length() or 0) > MAX_MANIFEST_BYTES:
+        raise _too_large()
+    content = bytearray()
+    async for piece in call.body():
+        content += piece
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise _too_large()
+    return bytes(content)
+
+
+def _too_large() -> OCIError:
+    # Spec, section Pushing Manifests: 413 for a manifest that is too large.
+    message = f"a manifest has at most {MAX_MANIFEST_BYTES} bytes"
+    return OCIError(Code.MANIFEST_INVALID, message, status=413)
