@@ -71,7 +71,7 @@ class Manifest(msgspec.Struct, frozen=True):
         """Return how a referrers list names this manifest (spec, section Listing Referrers)."""
         return Descriptor(
             media_type=self.media_type,
-            digest=self.digest,
+            digest=str(self.digest),
             size=len(self.content),
             artifact_type=self.artifact_type,
             annotations=self.annotations,

@@ -102,10 +102,13 @@ class StagedFile:
 
     async def settle(self) -> None:
         """Return when nothing is under way any more; raise what it raised."""
-        if self._running is not None:
-            # Shielded: a cancelled future would look done while its thread goes on writing.
-            await asyncio.shield(self._running)
-            self._running = None
+        if (running := self._running) is not None:
+            try:
+                # Shielded: a cancelled future would look done while its thread goes on writing.
+                await asyncio.shield(running)
+            finally:
+                if running.done():
+                    self._running = None
 
     def finish(self) -> str:
         """Write what is held and return the hash of all bytes, in hex. Blocks."""

@@ -24,7 +24,8 @@ from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
 from cypd.registry.ports import StoredManifest, Upload, still_listed
 
-_encode = msgspec.msgpack.encode
+# Names are subtypes of str, which msgspec wants to be told how to write and read.
+_encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 _decode_manifest = msgspec.msgpack.Decoder(ManifestRecord).decode
 _decode_references = msgspec.msgpack.Decoder(References).decode
 _decode_user = msgspec.msgpack.Decoder(User).decode

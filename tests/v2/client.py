@@ -1,0 +1,104 @@
+"""The application called directly, as a door would call it, and what comes back."""
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, Application, Message
+from tests.daemon import basic
+
+
+class Response(NamedTuple):
+    """An answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body's document."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The error code of the body."""
+        code: str = self.json()["errors"][0]["code"]
+        return code
+
+
+class Cut(Exception):
+    """Put into a body's pieces: here the client goes away."""
+
+
+class Client:
+    """Sends requests to an ASGI application as somebody."""
+
+    def __init__(self, application: Application, user: str = "", password: str = "") -> None:
+        self._application = application
+        self._authorization = basic(user, password) if user else None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | Iterable[bytes | Cut] = b"",
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Send a request; a body in pieces is sent without a Content-Length."""
+        path, _, query = url.partition("?")
+        fields = {key.lower(): value for key, value in (headers or {}).items()}
+        if self._authorization:
+            fields.setdefault("authorization", self._authorization)
+        if isinstance(body, bytes):
+            if body or method in ("PUT", "PATCH", "POST"):
+                fields.setdefault("content-length", str(len(body)))
+            body = [body]
+        exchange = _Exchange(body)
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "query_string": query.encode(),
+            "headers": [(k.encode(), v.encode("latin-1")) for k, v in fields.items()],
+            "extensions": {ZEROCOPY_SEND: {}, REQUEST_SLABS: {"receive": exchange.receive}},
+        }
+        await self._application(scope, exchange.receive, exchange.send)
+        return exchange.response()
+
+
+class _Exchange:
+    def __init__(self, pieces: Iterable[bytes | Cut]) -> None:
+        self._pieces = [*pieces, b""]
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._is_complete = False
+
+    async def receive(self) -> Message:
+        piece = self._pieces.pop(0) if self._pieces else Cut()
+        if isinstance(piece, Cut):
+            self._pieces.clear()
+            return {"type": "http.disconnect"}
+        body = memoryview(bytearray(piece))
+        return {"type": "http.request", "body": body, "more_body": bool(self._pieces)}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            for key, value in message["headers"]:
+                name = key.decode()
+                before = f"{self._headers[name]}, " if name in self._headers else ""
+                self._headers[name] = before + value.decode()
+            return
+        if message["type"] == ZEROCOPY_SEND:
+            count, offset = message["count"], message["offset"]
+            self._body += os.pread(message["file"], count, offset)
+        else:
+            self._body += message["body"]
+        self._is_complete = not message.get("more_body")
+
+    def response(self) -> Response:
+        if self._status:
+            assert self._is_complete, "the answer has no end"
+        return Response(self._status, self._headers, bytes(self._body))
