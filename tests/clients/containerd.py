@@ -1,0 +1,80 @@
+"""containerd and its command line ``ctr``."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Self
+
+from tests.clients.client import Client, Environment, Pulled, service
+from tests.clients.images import TAG, Layout
+from tests.daemon import PASSWORD, USER
+
+# Nothing that runs containers, needs a file system of its own, or makes a folder elsewhere.
+_CONFIG = """\
+version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+disabled_plugins = [
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.internal.v1.opt",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.overlayfs",
+]
+[grpc]
+address = "{socket}"
+"""
+
+
+@contextmanager
+def containerd(directory: Path, environment: Environment) -> Iterator[str]:
+    """Run containerd under ``directory``; yield the path of its socket."""
+    config, socket = directory / "containerd.toml", str(directory / "containerd.sock")
+    config.write_text(_CONFIG.format(directory=directory / "containerd", socket=socket))
+    command = ["containerd", "--config", str(config)]
+    probe = ["ctr", "--address", socket, "version"]
+    with service(command, environment, directory / "containerd.log", probe):
+        yield socket
+
+
+class Containerd(Client):
+    """``ctr`` pushes and pulls manifests byte for byte; it keeps no credentials."""
+
+    packages: ClassVar = {"containerd": "containerd", "ctr": "containerd"}
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._ctr: tuple[str, ...] = ()
+        self._access: tuple[str, ...] = ("--plain-http",)
+
+    def __enter__(self) -> Self:
+        socket = self.stack.enter_context(containerd(self.directory, self.environment))
+        self._ctr = ("ctr", "--address", socket, "--namespace", "tests")
+        return self
+
+    def login(self, host: str, password: str = PASSWORD) -> None:
+        self._access = ("--plain-http", "--user", f"{USER}:{password}")
+
+    def load(self, layout: Layout, name: str) -> None:
+        archive = layout.archive(self.directory / "image.tar", name)
+        base = name.removesuffix(f":{TAG}")
+        options = ("--no-unpack", "--all-platforms", "--base-name", base)
+        self.run(*self._ctr, "images", "import", *options, str(archive))
+        archive.unlink()
+
+    def push_command(self, name: str) -> tuple[str, ...]:
+        return (*self._ctr, "images", "push", *self._access, name)
+
+    def push(self, name: str) -> str:
+        self.run(*self.push_command(name))
+        return self._digest(name)
+
+    def pull(self, name: str) -> Pulled:
+        self.run(*self._ctr, "images", "pull", "--snapshotter", "native", *self._access, name)
+        digest = self._digest(name)
+        content = json.loads(self.run(*self._ctr, "content", "get", digest))
+        return Pulled(digest, content.get("config", {}).get("digest", ""))
+
+    def _digest(self, name: str) -> str:
+        _, line = self.run(*self._ctr, "images", "ls", f"name=={name}").splitlines()
+        return line.split()[2]
