@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPMessage
 from pathlib import Path
 from types import TracebackType
@@ -112,7 +113,8 @@ class Daemon:
 
     def kill(self) -> None:
         """End the daemon and its workers at once (SIGKILL), as a power cut would."""
-        os.killpg(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it had ended by itself
+            os.killpg(self.pid, signal.SIGKILL)
         self._wait(10)
 
     def request(
@@ -143,9 +145,9 @@ class Daemon:
                 self.request("GET", "/v2/", auth=False)
             except (OSError, HTTPException) as error:
                 if (status := self._process.poll()) is not None:
-                    raise AssertionError(f"exit status {status} at start{self._tail()}") from error
+                    raise AssertionError(f"exit status {status} at start{self._tail()}") from None
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"no answer at {self.url}{self._tail()}") from error
+                    raise AssertionError(f"{error!r} at {self.url}{self._tail()}") from None
                 time.sleep(0.02)
             else:
                 return
