@@ -1,0 +1,1 @@
+"""Measures cypd against nginx and CNCF distribution; see README.md for method and results."""

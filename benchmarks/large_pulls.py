@@ -1,0 +1,45 @@
+"""Claim: a large blob leaves cypd about as cheaply as nginx sends a file."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+from benchmarks.figures import Figure, Result, Target
+from benchmarks.kernel import Window
+from benchmarks.lab import Lab, Sample
+from benchmarks.oci import Blob
+from benchmarks.servers import Server
+
+GB = 1e9
+PEERS = ("cypd", "nginx", "docker-registry")
+
+
+def run(lab: Lab) -> Iterator[Result]:
+    """GET one blob from page cache, over and over on one connection."""
+    size, times = lab.scale.large, lab.scale.large_pulls
+    figure = Figure(
+        f"GET blob, {size >> 20} MiB",
+        "CPU-s/GB",
+        "lower",
+        [Target(1.3, "nginx"), Target(0.5, "docker-registry")],
+    )
+    blob = Blob.of(os.urandom(size))
+    with lab.running(*PEERS) as servers:
+        paths = {name: server.put_blob(blob) for name, server in servers.items()}
+        for name, server in servers.items():
+            _check(server, paths[name], blob)
+
+        def take(name: str) -> Sample:
+            with servers[name].connect() as connection, Window(servers[name].pid) as window:
+                received = sum(connection.discard(paths[name]) for _ in range(times))
+            return Sample.cpu_per(received / GB, window)
+
+        yield lab.compare(figure, PEERS, take)
+
+
+def _check(server: Server, path: str, blob: Blob) -> None:
+    """Look once at what is thrown away afterwards."""
+    with server.connect() as connection:
+        body = connection.request("GET", path).body
+    if f"sha256:{hashlib.sha256(body).hexdigest()}" != blob.digest:
+        raise ConnectionError(f"{server.name} sends something else than was pushed")
