@@ -138,9 +138,9 @@ async def _registry(
                 upkeep.create_task(_check_readers(metadata)),
             ]
             limits = Limits(
-                header_timeout=config.server.header_timeout,
-                idle_timeout=config.server.idle_timeout,
-                max_connections=config.server.max_connections,
+                header=config.server.header_timeout,
+                keep_alive=config.server.idle_timeout,
+                connections=config.server.max_connections,
             )
             yield PlainDoor(compose(v2), limits)
             for task in tasks:

@@ -40,7 +40,7 @@ def image(
         document["subject"] = {"mediaType": OCI_MANIFEST, "digest": subject, "size": 1}
     if artifact_type:
         document["artifactType"] = artifact_type
-    if note:
+    if note is not None:
         document["annotations"] = {"note": note}
     return json.dumps(document).encode()
 

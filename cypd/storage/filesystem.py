@@ -146,14 +146,14 @@ class FilesystemStorage:
         await staged.settle()
         job = staged.start(_place, staged, digest, self._path(digest))
         try:
-            shard = await asyncio.shield(job)
+            await staged.settle()
         except asyncio.CancelledError:
             job.add_done_callback(_close_result)
             raise
         try:
             yield
         finally:
-            os.close(shard)
+            os.close(job.result())
 
     async def discard(self, upload_id: str) -> None:
         self._remembered.pop(upload_id, None)
