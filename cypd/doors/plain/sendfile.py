@@ -1,0 +1,150 @@
+"""Files to sockets with ``sendfile(2)``: the only way a file's bytes take through the door.
+
+uvloop has no ``sendfile``, and its transports own their descriptor, so a transfer works on a
+duplicate of it: bytes go out through the duplicate only while the transport has nothing queued,
+and nothing is given to the transport before the transfer is over. That keeps their order.
+"""
+
+import asyncio
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from cypd.doors.plain.protocol import Connection
+
+# The most that one connection sends before another has its turn. nginx: sendfile_max_chunk 2m.
+SLICE: Final = 1024 * 1024
+# Asked of the disk at once when a file turns out to be cold.
+READ_AHEAD: Final = 8 * SLICE
+
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cypd-warm")
+
+
+async def send(connection: "Connection", head: bytes, file: int, offset: int, count: int) -> None:
+    """Send ``head``, then ``count`` bytes of ``file`` from ``offset``.
+
+    Raises OSError if the client has gone, EOFError if the file is shorter than that; the response
+    is cut off in both cases. ``file`` must stay open meanwhile.
+    """
+    await connection.flushed()
+    pump = Pump(connection, head, file, offset, count)
+    connection.pump = pump
+    try:
+        await pump.run()
+    except BaseException:
+        connection.abort()  # no later byte could be framed rightly
+        raise
+    finally:
+        connection.pump = None
+        pump.close()
+
+
+class Pump:
+    """One transfer. The writer stays armed from its first full socket buffer to its end, since
+    arming and disarming for each slice would cost two ``epoll_ctl`` a slice.
+    """
+
+    __slots__ = ("_done", "_file", "_head", "_left", "_loop", "_offset", "_sock", "_warming")
+
+    def __init__(
+        self, connection: "Connection", head: bytes, file: int, offset: int, count: int
+    ) -> None:
+        self._loop = connection.door.loop
+        self._sock: socket.socket = connection.transport.get_extra_info("socket").dup()
+        self._head = head
+        self._file = file
+        self._offset = offset
+        self._left = count
+        self._warming = False
+        self._done: asyncio.Future[None] = self._loop.create_future()
+
+    async def run(self) -> None:
+        self._step()
+        if not self._done.done() and not self._warming:
+            self._loop.add_writer(self._sock.fileno(), self._step)
+        await self._done
+
+    def stop(self, error: Exception | None = None) -> None:
+        """End the transfer, with ``error`` if it is not whole."""
+        if self._done.done():
+            return
+        if error is None:
+            self._done.set_result(None)
+        else:
+            self._done.set_exception(error)
+
+    def close(self) -> None:
+        # libuv would go on polling the descriptor if it were closed first.
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+
+    def _step(self) -> None:
+        """Send up to a slice, or as much as the socket takes."""
+        try:
+            self._send()
+        except BlockingIOError:
+            pass
+        except (OSError, EOFError) as error:
+            self.stop(error)
+
+    def _send(self) -> None:
+        if self._done.done():
+            return
+        if self._is_cold():
+            self._warm()
+            return
+        if self._head:
+            # MSG_MORE: the head leaves in one segment with the first bytes of the file.
+            self._head = self._head[self._sock.send(self._head, socket.MSG_MORE) :]
+        budget = min(SLICE, self._left)
+        while budget:
+            sent = os.sendfile(self._sock.fileno(), self._file, self._offset, budget)
+            if not sent:
+                raise EOFError("the file is shorter than its response")
+            budget -= sent
+            self._offset += sent
+            self._left -= sent
+        if not self._left:
+            self.stop()
+
+    def _is_cold(self) -> bool:
+        """Would ``sendfile`` wait for the disk? (RWF_NOWAIT: EAGAIN if the page is not there.)"""
+        try:
+            os.preadv(self._file, [bytearray(1)], self._offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:  # EOPNOTSUPP: a filesystem that cannot tell
+            return False
+        return False
+
+    def _warm(self) -> None:
+        """Read the next slice into the page cache, off the loop."""
+        self._warming = True
+        self._loop.remove_writer(self._sock.fileno())
+        size = min(SLICE, self._left)
+        ahead = min(READ_AHEAD, self._left)
+        work = self._loop.run_in_executor(
+            _threads, _read_ahead, os.dup(self._file), self._offset, size, ahead
+        )
+        work.add_done_callback(self._warmed)
+
+    def _warmed(self, work: "asyncio.Future[None]") -> None:
+        self._warming = False
+        if self._done.done():
+            return
+        if work.exception() is not None:
+            self.stop(OSError("the file cannot be read"))
+            return
+        self._loop.add_writer(self._sock.fileno(), self._step)
+
+
+def _read_ahead(file: int, offset: int, size: int, ahead: int) -> None:
+    """Ask for ``ahead`` bytes and wait for the first ``size``. Closes ``file``."""
+    try:
+        os.posix_fadvise(file, offset, ahead, os.POSIX_FADV_WILLNEED)
+        for position in (offset, offset + size // 2, offset + size - 1):
+            os.preadv(file, [bytearray(1)], position)
+    finally:
+        os.close(file)
