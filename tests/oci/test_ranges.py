@@ -18,13 +18,13 @@ specs = st.one_of(
 )
 
 
-def _reference(specs: list[str], size: int) -> set[int] | None:
-    """The bytes a list of ranges asks for, one at a time; ``None`` if it is not well formed."""
+def _reference(specs: list[str], size: int) -> set[int]:
+    """The bytes a list of ranges asks for, one at a time; none if one runs backwards."""
     wanted: set[int] = set()
     for spec in specs:
         first, last = spec.split("-")
         if first and last and int(last) < int(first):
-            return None
+            return set()
         if first:
             wanted |= {i for i in range(size) if int(first) <= i <= int(last or size)}
         else:
@@ -44,12 +44,9 @@ def test_ranges_are_the_bytes_that_were_asked_for(specs: list[str], size: int) -
         assert refusal.headers == {b"content-range": b"bytes */%d" % size}
         return
 
-    if expected is None:
-        assert found is None
-    else:
-        assert found is not None
-        assert sorted(expected) == [i for start, stop in found for i in range(start, stop)]
-        assert all(before.stop < after.start for before, after in pairwise(found))
+    assert found is not None
+    assert sorted(expected) == [i for start, stop in found for i in range(start, stop)]
+    assert all(before.stop < after.start for before, after in pairwise(found))
 
 
 @given(st.text(max_size=20) | st.text("bytes=0123456789-, ", max_size=20).map("bytes=".__add__))
@@ -63,7 +60,7 @@ def test_any_header_is_ranges_or_none_or_416(header: str) -> None:
         assert found is None or all(0 <= start < stop <= 100 for start, stop in found)
 
 
-@pytest.mark.parametrize("header", ["", "bytes", "bytes=a-b", "items=0-1", "bytes=1-0", "bytes=-"])
+@pytest.mark.parametrize("header", ["", "bytes", "bytes=a-b", "items=0-1", "bytes=-", "bytes=0-1;2-3"])
 def test_what_is_no_range_is_ignored(header: str) -> None:
     """RFC 9110 14.2: another unit or a malformed range gets the whole content."""
     assert parse_range(header, 10) is None
