@@ -54,10 +54,10 @@ class Body:
         self._fill = 0  # payload bytes in it
         self._minimum = 1  # payload bytes that end the present wait
         self._waiter: asyncio.Future[None] | None = None
-        pending = connection.pending
+        pending = bytearray(connection.pending)
         end, consumed = self.decoder.decode(pending, 0, len(pending))
         self._early = bytes(pending[:end])
-        del pending[:consumed]
+        connection.pending = bytes(pending[consumed:])
 
     # What the application calls
 

@@ -158,9 +158,11 @@ class Exchange:
         elif self.response is None or self.complete or self.connection.pump is not None:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
         elif kind == "http.response.body":
-            await self._send_body(
-                self.response, message.get("body", b""), more=bool(message.get("more_body"))
+            self._send_body(
+                self.response, message.get("body", b""), more=message.get("more_body", False)
             )
+            if self.connection.write_paused:
+                await self.connection.drained()
         elif kind == ZEROCOPY_SEND:
             await self._send_file(self.response, **_file_range(message))
         elif kind == PATH_SEND:
@@ -199,7 +201,7 @@ class Exchange:
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the response body does not have its declared length")
 
-    async def _send_body(self, response: ResponseHead, body: bytes, *, more: bool) -> None:
+    def _send_body(self, response: ResponseHead, body: bytes, *, more: bool) -> None:
         if not isinstance(body, bytes):
             body = bytes(body)  # the transport may keep it after the application changes it
         head = b"" if self.started else self._begin(response, None if more else len(body))
@@ -216,8 +218,6 @@ class Exchange:
             connection.write(head + body)
         else:
             connection.write_many((head, body))
-        if connection.write_paused:
-            await connection.drained()
 
     async def _send_file(
         self, response: ResponseHead, file: int, offset: int, count: int, *, more: bool

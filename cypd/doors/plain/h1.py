@@ -98,7 +98,7 @@ class Head:
         self.chunked = False
         self.keep_alive = True
         self.expect_continue = False
-        self._ours: list[tuple[bytes, bytes]] = []
+        self._ours: dict[bytes, list[bytes]] = {}  # values of the fields in _OURS
 
     def __repr__(self) -> str:
         return f"<Head {self.method} {self.target!r} HTTP/{self.http_version}>"
@@ -109,17 +109,22 @@ class Head:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one field."""
-        field = (name.lower(), value.rstrip(b" \t"))
-        self.headers.append(field)
-        if field[0] in _OURS:
-            self._ours.append(field)
+        name = name.lower()
+        value = value.rstrip(b" \t")
+        self.headers.append((name, value))
+        if name in _OURS:
+            self._ours.setdefault(name, []).append(value)
 
     def ours(self, name: bytes) -> list[bytes]:
         """All values of one of the fields that the door itself reads."""
-        return [value for key, value in self._ours if key == name]
+        return self._ours.get(name, [])
+
+    def is_plain(self) -> bool:
+        """True if Host is the only field that the door reads: no body, nothing to negotiate."""
+        return len(self._ours) == 1
 
 
-def find_head(buffer: bytearray, limits: Limits) -> int:
+def find_head(buffer: bytes, limits: Limits) -> int:
     """Where the head at the start of ``buffer`` ends; 0 if it goes on.
 
     Raises RequestError for what can be refused before the end is seen.
@@ -153,7 +158,8 @@ def parse_head(data: bytes, limits: Limits) -> Head:
         raise RequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields")
     _host(head)
     _target(head)
-    _framing(head)
+    if not head.is_plain() or head.http_version == "1.0":
+        _framing(head)
     return head
 
 
@@ -228,8 +234,6 @@ def _absolute_target(head: Head) -> bytes:
 
 def _framing(head: Head) -> None:
     """RFC 9112 section 6.3, stricter: what two readers could read differently is refused."""
-    if len(head._ours) == 1 and head.http_version == "1.1":
-        return  # Host alone
     codings = head.ours(b"transfer-encoding")
     lengths = head.ours(b"content-length")
     if codings:

@@ -59,7 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
-        self.pending = bytearray()  # received, not understood yet
+        self.pending = b""  # received, not understood yet
         self.write_paused = False
         self.closing = False  # no request is accepted after the present one
         self.lingering = False
@@ -105,7 +105,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             if not self.pending and self.exchange is None:
                 self._since = self.door.now
-            self.pending += self.door.scratch[:size]
+            self.pending += bytes(self.door.scratch[:size])
             if self.exchange is None:
                 self._advance()
             elif len(self.pending) >= self.door.limits.pipelined_bytes:
@@ -146,7 +146,7 @@ class Connection(asyncio.BufferedProtocol):
         self._running = True
         try:
             for _ in range(self.door.limits.pipelined_turns):
-                if not self._may_start() or not self._start_request():
+                if not self._start_request():
                     break
             else:
                 self.door.loop.call_soon(self._advance)
@@ -158,29 +158,21 @@ class Connection(asyncio.BufferedProtocol):
         if self._eof and self.exchange is None and not self.write_paused:
             self.transport.close()
 
-    def _may_start(self) -> bool:
-        return bool(
-            self.pending
-            and self.exchange is None
-            and not self.write_paused
-            and not self.closing
-            and not self.lost
-        )
-
     def _start_request(self) -> bool:
-        """Start the first pending request; False if its head is not whole yet."""
-        pending = self.pending
+        """Start the first pending request; False if there is none or its turn has not come."""
+        pending, door = self.pending, self.door
+        if not pending or self.exchange is not None or self.write_paused or self.closing:
+            return False
         if pending.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore an empty line
-            del pending[:2]
-        end = find_head(pending, self.door.limits)
+            self.pending = pending = pending[2:]
+        end = find_head(pending, door.limits)
         if not end:
             return False
-        data = bytes(pending[:end])
-        del pending[:end]
-        self.exchange = exchange = Exchange(self, parse_head(data, self.door.limits))
+        self.pending = pending[end:]
+        self.exchange = exchange = Exchange(self, parse_head(pending[:end], door.limits))
         if exchange.body is not None and not exchange.body.decoder.done:
             self.transport.pause_reading()
-        self.task = self.door.run(self.door.loop, exchange.run())
+        self.task = door.run(door.loop, exchange.run())
         return True
 
     def exchange_done(self, exchange: Exchange) -> None:
@@ -189,13 +181,14 @@ class Connection(asyncio.BufferedProtocol):
         if self.lost:
             return
         self._since = self.door.now
-        self._wake(self._waiters)
+        self.wake_waiters()
         if self.closing or not exchange.keep_alive:
             self._linger()
             return
         if not self._eof:
             self.transport.resume_reading()
-        self._advance()
+        if not self._running:
+            self._advance()
 
     # The body
 
@@ -259,7 +252,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def wake_waiters(self) -> None:
         """End what waits in ``gone``: the response is complete."""
-        self._wake(self._waiters)
+        if self._waiters:
+            self._wake(self._waiters)
 
     async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
         waiter = self.door.loop.create_future()
@@ -293,7 +287,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.closing = self.lingering = True
         self._since = self.door.now
-        self.pending.clear()
+        self.pending = b""
         if self.exchange is not None:  # refused in the middle of a body
             self._armed = None
             self.lost = True

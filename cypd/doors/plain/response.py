@@ -23,6 +23,7 @@ _STATUS_LINES: Final = {
 }
 # Framing and the connection are the door's own; an application's word on them is read, not sent.
 _HOP_BY_HOP: Final = frozenset((b"connection", b"transfer-encoding", b"keep-alive"))
+_READ: Final = _HOP_BY_HOP | {b"content-length", b"date"}
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -41,10 +42,10 @@ class ResponseHead:
     """The start of a response, checked; its framing is settled with the first piece of body."""
 
     status: int
-    fields: bytes  # field lines, each with its CRLF
-    length: int | None  # declared by the application
-    close: bool  # asked for by the application
-    dated: bool  # the application gave a Date of its own
+    lines: bytes = b""  # status line and field lines, each with its CRLF
+    length: int | None = None  # declared by the application
+    close: bool = False  # asked for by the application
+    dated: bool = False  # the application gave a Date of its own
 
     def may_have_body(self) -> bool:
         """RFC 9110 section 6.4.1."""
@@ -66,36 +67,32 @@ def read_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> ResponseHe
     """
     if status not in _STATUS_LINES:
         raise ValueError(f"{status!r} is not the status of a final response")
-    head = ResponseHead(status, b"", None, close=False, dated=False)
-    lines = []
+    head = ResponseHead(status)
+    lines = [_STATUS_LINES[status]]
     for name, value in headers:
         key = name.lower()
-        if key in _HOP_BY_HOP:
-            head.close = head.close or (key == b"connection" and value.lower() == b"close")
-            continue
-        if key == b"content-length":
-            head.length = _length(value, head.length)
-            if status == 204:  # RFC 9110 section 8.6: no Content-Length with 204
-                continue
-        elif key == b"date":
-            head.dated = True
-        lines.append(name + b": " + value + b"\r\n")
-    head.fields = b"".join(lines)
+        if key not in _READ or _is_sent(head, key, value):
+            lines.append(name + b": " + value + b"\r\n")
+    head.lines = joined = b"".join(lines)
     # Every CR and LF must be one of ours; counting is faster than looking into each value.
     count = len(lines)
-    if (
-        head.fields.count(b"\n") != count
-        or head.fields.count(b"\r") != count
-        or b"\0" in head.fields
-    ):
+    if joined.count(b"\n") != count or joined.count(b"\r") != count or b"\0" in joined:
         raise ValueError("CR, LF or NUL in a response header")
     return head
 
 
-def _length(value: bytes, known: int | None) -> int:
-    if not value.isdigit() or known is not None:
+def _is_sent(head: ResponseHead, name: bytes, value: bytes) -> bool:
+    """Note what a field means to the door; False if the client does not get it."""
+    if name in _HOP_BY_HOP:
+        head.close = head.close or (name == b"connection" and value.lower() == b"close")
+        return False
+    if name == b"date":
+        head.dated = True
+        return True
+    if not value.isdigit() or head.length is not None:
         raise ValueError("malformed or repeated content-length in a response")
-    return int(value)
+    head.length = int(value)
+    return head.status != 204  # RFC 9110 section 8.6: no Content-Length with 204
 
 
 def frame(head: ResponseHead, *, method: str, http_version: str, body: int | None) -> Framing:
@@ -107,7 +104,7 @@ def frame(head: ResponseHead, *, method: str, http_version: str, body: int | Non
         return Framing.NONE
     if head.length is None and body is not None and (body or method != "HEAD"):
         head.length = body
-        head.fields += b"content-length: %d\r\n" % body
+        head.lines += b"content-length: %d\r\n" % body
     if method == "HEAD":
         return Framing.NONE
     if head.length is not None:
@@ -119,7 +116,7 @@ def serialise(
     head: ResponseHead, framing: Framing, *, date: bytes, http_version: str, keep_alive: bool
 ) -> bytes:
     """The whole head, blank line included."""
-    parts = [_STATUS_LINES[head.status], head.fields]
+    parts = [head.lines]
     if not head.dated:
         parts.append(date)
     if framing is Framing.CHUNKED:
