@@ -1,0 +1,234 @@
+"""The contract of ``MetadataStore``, clause by clause, for every engine."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cypd.accounts.ports import User
+from cypd.metadata.lmdb import LmdbMetadata
+from cypd.metadata.memory import MemoryMetadata
+from cypd.oci.digest import Digest
+from cypd.oci.errors import Code, OCIError
+from cypd.oci.names import Tag
+from cypd.registry.ports import Upload
+from tests.samples import EMPTY, image, index, name, parsed
+
+Store = MemoryMetadata | LmdbMetadata
+
+APP, OTHER = name("library/app"), name("library/other")
+LATEST = Tag.parse("latest")
+CONFIG = Digest.of(EMPTY)
+
+
+@pytest.fixture(params=["memory", "lmdb"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Each engine, empty."""
+    if request.param == "memory":
+        yield MemoryMetadata()
+        return
+    metadata = LmdbMetadata(tmp_path / "metadata", 16 << 20)
+    yield metadata
+    metadata.close()
+
+
+def upload(number: int = 0, owner: str = "someone", started_at: float = 1.0) -> Upload:
+    """Return a session."""
+    return Upload(f"id-{number}", APP, owner, "sha256", started_at)
+
+
+async def put(store: Store, content: bytes, *tags: Tag, media_type: str = "") -> Digest:
+    """Put a manifest whose references need not be there."""
+    manifest = parsed(content, media_type)
+    await store.put_manifest(APP, manifest, tags, inline=True, allow_sparse=True)
+    return manifest.digest
+
+
+async def refused(code: Code, write: object) -> None:
+    """Assert that a write is refused with that code."""
+    assert asyncio.iscoroutine(write)
+    with pytest.raises(OCIError) as refusal:
+        await write
+    assert code is refusal.value.code
+
+
+async def test_a_new_store_is_empty(store: Store) -> None:
+    """Every read of what is not there is empty, none fails."""
+    assert not store.repository_exists(APP)
+    assert not store.repositories(after="", limit=10)
+    assert store.manifest(APP, LATEST) is None
+    assert store.manifest(APP, CONFIG) is None
+    assert not store.tags(APP, after="", limit=10)
+    assert not store.referrers(APP, CONFIG, after="", limit=10)
+    assert store.blob_size(APP, CONFIG) is None
+    assert not store.repositories_with(CONFIG)
+    assert not store.is_held(CONFIG)
+    assert store.upload("id-0") is None
+    assert not store.uploads(started_before=10.0)
+    assert store.user("admin") is None
+
+
+async def test_a_link_makes_a_blob_readable_and_held(store: Store) -> None:
+    """The blob is in that repository alone, and the session it came by is closed."""
+    await store.open_upload(upload(), limit=1)
+    await store.link_blob(APP, CONFIG, 2, upload_id="id-0")
+    await store.link_blob(APP, CONFIG, 2, upload_id="id-0")
+
+    assert (2, None) == (store.blob_size(APP, CONFIG), store.blob_size(OTHER, CONFIG))
+    assert [APP] == list(store.repositories_with(CONFIG))
+    assert store.is_held(CONFIG)
+    assert store.upload("id-0") is None
+    await store.open_upload(upload(1), limit=1)  # closed once, counted once
+
+
+async def test_a_mount_needs_a_link_at_the_source(store: Store) -> None:
+    """False and nothing changed without one."""
+    assert not await store.mount_blob(OTHER, CONFIG, source=APP)
+    assert not store.repository_exists(OTHER)
+    await store.link_blob(APP, CONFIG, 2, upload_id=None)
+    assert await store.mount_blob(OTHER, CONFIG, source=APP)
+
+    assert store.blob_size(OTHER, CONFIG) == 2
+    assert [APP, OTHER] == list(store.repositories_with(CONFIG))
+
+
+async def test_an_unlinked_blob_is_held_until_the_last(store: Store) -> None:
+    """Each repository lets go of its own link only."""
+    await store.link_blob(APP, CONFIG, 2, upload_id=None)
+    await store.mount_blob(OTHER, CONFIG, source=APP)
+    await store.unlink_blob(APP, CONFIG)
+
+    assert store.blob_size(APP, CONFIG) is None
+    assert store.is_held(CONFIG)
+    await refused(Code.BLOB_UNKNOWN, store.unlink_blob(APP, CONFIG))
+    await store.unlink_blob(OTHER, CONFIG)
+    assert not store.is_held(CONFIG)
+
+
+async def test_a_manifest_needs_what_it_lists(store: Store) -> None:
+    """What lacks is named, in the refusal, and nothing is written."""
+    manifest = parsed(image(b"layer"))
+    with pytest.raises(OCIError) as refusal:
+        await store.put_manifest(APP, manifest, [LATEST], inline=True, allow_sparse=False)
+
+    assert {"missing": [Digest.of(b"layer"), CONFIG]} == refusal.value.detail
+    assert not store.repository_exists(APP)
+    await store.link_blob(APP, CONFIG, 2, upload_id=None)
+    await store.link_blob(APP, Digest.of(b"layer"), 5, upload_id=None)
+    await store.put_manifest(APP, manifest, [LATEST], inline=True, allow_sparse=False)
+    found = store.manifest(APP, LATEST)
+    assert found == store.manifest(APP, manifest.digest)
+    assert found is not None
+    assert (manifest.digest, manifest.content) == (found.digest, found.content)
+
+
+async def test_a_large_manifest_is_a_file_that_is_held(store: Store) -> None:
+    """Not inline: the content is elsewhere, and held until the manifest goes."""
+    manifest = parsed(image())
+    await store.put_manifest(APP, manifest, [], inline=False, allow_sparse=True)
+    found = store.manifest(APP, manifest.digest)
+
+    assert found is not None
+    assert (None, len(manifest.content)) == (found.content, found.size)
+    assert store.is_held(manifest.digest)
+    await store.link_blob(APP, manifest.digest, found.size, upload_id=None)
+    await store.delete_manifest(APP, manifest.digest)
+    assert store.is_held(manifest.digest)  # it is a blob as well
+    await store.unlink_blob(APP, manifest.digest)
+    assert not store.is_held(manifest.digest)
+
+
+async def test_a_tag_points_at_one_manifest(store: Store) -> None:
+    """The last push wins; a manifest that lost its tag takes none along."""
+    before = await put(store, image(note="1"), LATEST, Tag.parse("old"))
+    after = await put(store, image(note="2"), LATEST)
+    await store.delete_manifest(APP, before)
+
+    assert ["latest"] == list(store.tags(APP, after="", limit=10))
+    found = store.manifest(APP, LATEST)
+    assert found is not None
+    assert after == found.digest
+    await store.delete_tag(APP, LATEST)
+    await refused(Code.MANIFEST_UNKNOWN, store.delete_tag(APP, LATEST))
+    await refused(Code.MANIFEST_UNKNOWN, store.delete_manifest(APP, before))
+    assert store.manifest(APP, after) is not None
+
+
+async def test_what_is_listed_stays(store: Store) -> None:
+    """A blob or manifest that a manifest lists can't be deleted before it."""
+    await store.link_blob(APP, CONFIG, 2, upload_id=None)
+    child = await put(store, image())
+    parent = await put(store, index(image()))
+
+    await refused(Code.DENIED, store.unlink_blob(APP, CONFIG))
+    await refused(Code.DENIED, store.delete_manifest(APP, child))
+    await store.delete_manifest(APP, parent)
+    await store.delete_manifest(APP, child)
+    await store.unlink_blob(APP, CONFIG)
+
+
+async def test_lists_come_in_pages_in_byte_order(store: Store) -> None:
+    """``after`` is exclusive and need not exist; the limit holds."""
+    tags = [Tag.parse(text) for text in ("b", "B", "a", "_", "1", "a-")]
+    await put(store, image(), *tags)
+    for text in ("b/x", "a/x", "a/x-y", "c"):
+        await store.link_blob(name(text), CONFIG, 2, upload_id=None)
+
+    assert ["1", "B", "_", "a", "a-", "b"] == list(store.tags(APP, after="", limit=10))
+    assert ["a-", "b"] == list(store.tags(APP, after="a", limit=10))
+    assert ["_", "a"] == list(store.tags(APP, after="C", limit=2))
+    assert not store.tags(APP, after="b", limit=10)
+    assert not store.tags(APP, after="", limit=0)
+    assert not store.tags(APP, after="ü" * 1000, limit=10)
+    assert ["a/x", "a/x-y", "b/x"] == list(store.repositories(after="", limit=3))
+    assert ["c", "library/app"] == list(store.repositories(after="b/x", limit=3))
+
+
+async def test_referrers_are_by_subject_and_page(store: Store) -> None:
+    """Ascending by digest, each once, gone with the manifest."""
+    subject = Digest.of(b"subject")
+    digests = sorted([await put(store, image(subject=subject, note=str(i))) for i in range(5)])
+    await put(store, image(subject=Digest.of(b"other")))
+
+    def page(after: str, limit: int) -> list[bytes]:
+        return list(store.referrers(APP, subject, after=after, limit=limit))
+
+    assert [d in raw.decode() for d, raw in zip(digests, page("", 9), strict=True)] == [True] * 5
+    assert page("", 9)[2:4] == page(digests[1], 2)
+    await store.delete_manifest(APP, digests[0])
+    assert len(page("", 9)) == 4
+
+
+async def test_sessions_are_counted_by_owner(store: Store) -> None:
+    """The cap is each owner's own, and a closed session makes room, once."""
+    await store.open_upload(upload(0), limit=2)
+    await store.open_upload(upload(1, started_at=5.0), limit=2)
+    await refused(Code.TOOMANYREQUESTS, store.open_upload(upload(2), limit=2))
+    await store.open_upload(upload(3, owner="other"), limit=2)
+
+    assert upload(0) == store.upload("id-0")
+    assert [upload(0), upload(3, owner="other")] == sorted(
+        store.uploads(started_before=5.0), key=lambda it: it.id
+    )
+    await store.close_upload("id-0")
+    await store.close_upload("id-0")
+    await store.open_upload(upload(4), limit=2)
+    await refused(Code.TOOMANYREQUESTS, store.open_upload(upload(5), limit=2))
+
+
+@pytest.mark.parametrize("text", ["", "x" * 1000, "é", "\0", "../x"])
+async def test_any_text_may_be_asked_for(store: Store, text: str) -> None:
+    """What came from a request as an id, a name or a start is looked up, never a fault."""
+    assert store.upload(text) is None
+    assert store.user(text) is None
+    assert not store.tags(APP, after=text, limit=1)
+    assert not store.repositories(after=text, limit=1)
+
+
+async def test_a_user_is_replaced_by_name(store: Store) -> None:
+    """The last put is what is read."""
+    await store.put_user(User("admin", "one", is_admin=True))
+    await store.put_user(User("admin", "two", is_admin=True))
+
+    assert User("admin", "two", is_admin=True) == store.user("admin")

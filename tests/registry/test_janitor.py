@@ -1,0 +1,97 @@
+"""The janitor: what it sweeps, and what it must not touch."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cypd.metadata.lmdb import LmdbMetadata
+from cypd.oci.digest import Digest
+from cypd.registry.access import Principal
+from cypd.registry.janitor import Janitor
+from cypd.registry.uploads import Uploads
+from cypd.storage.filesystem import FilesystemStorage
+from tests.samples import name
+
+ADMIN = Principal("admin", is_admin=True)
+DAY = 86400.0
+
+
+class House:
+    """A registry on disk, and a janitor with a day's patience."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.metadata = LmdbMetadata(root / "metadata", 16 << 20)
+        self.storage = FilesystemStorage(root)
+        self.uploads = Uploads(self.metadata, self.storage, max_sessions_per_user=10)
+        self.janitor = Janitor(self.metadata, self.storage, session_ttl=DAY, blob_grace=DAY)
+
+    def close(self) -> None:
+        """Close the engines."""
+        self.storage.close()
+        self.metadata.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """An empty house."""
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
+async def body(content: bytes) -> "Iterator[bytes]":  # type: ignore[misc]
+    """Yield a body."""
+    yield content
+
+
+async def test_sessions_that_nobody_continues_go(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day after its last byte a session is gone with its bytes; one that moves stays."""
+    empty = await house.uploads.start(name(), ADMIN, "sha256")
+    idle = await house.uploads.start(name(), ADMIN, "sha256")
+    moving = await house.uploads.start(name(), ADMIN, "sha256")
+    for upload in (idle, moving):
+        await house.uploads.append(upload, body(b"content"), None)  # type: ignore[arg-type]
+    await house.janitor.sweep()
+    assert house.metadata.upload(idle.id) == idle
+
+    later = time.time() + 2 * DAY
+    os.utime(house.root / "uploads" / moving.id, (later, later))
+    monkeypatch.setattr(time, "time", lambda: later)
+    await house.janitor.sweep()
+
+    assert [None, None, moving] == [house.metadata.upload(it.id) for it in (empty, idle, moving)]
+    assert [moving.id] == os.listdir(house.root / "uploads")
+
+
+async def test_bytes_without_a_session_go(house: House) -> None:
+    """What a crash left in the staging folder is removed when it is old enough."""
+    for staged, age in (("old", 2 * DAY), ("young", 0.0)):
+        path = house.root / "uploads" / staged
+        path.write_bytes(b"content")
+        os.utime(path, (time.time() - age,) * 2)
+    await house.janitor.sweep()
+
+    assert ["young"] == os.listdir(house.root / "uploads")
+
+
+async def test_blobs_that_nobody_links_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deleted blob's bytes are reclaimed after the grace; a linked one's never."""
+    kept, dropped = Digest.of(b"kept"), Digest.of(b"dropped")
+    for content in (b"kept", b"dropped"):
+        await house.uploads.push(name(), ADMIN, body(content), Digest.of(content))  # type: ignore[arg-type]
+    await house.metadata.unlink_blob(name(), dropped)
+    await house.janitor.sweep()
+    assert house.storage.has(dropped, 7)
+
+    later = time.time() + 2 * DAY
+    monkeypatch.setattr(time, "time", lambda: later)
+    await house.janitor.sweep()
+
+    assert not house.storage.has(dropped, 7)
+    assert house.storage.has(kept, 4)

@@ -1,0 +1,121 @@
+"""The command line, as an operator meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cypd
+from tests.daemon import Daemon, free_port
+
+CYPD = str(Path(sys.executable).with_name("cypd"))
+
+
+def run(
+    *arguments: str, folder: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder."""
+    return subprocess.run(
+        [CYPD, *arguments],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    """``--version`` says which one, ``--help`` at each level says what there is."""
+    assert run("--version", folder=tmp_path).stdout == f"cypd {cypd.__version__}\n"
+    for arguments in ([], ["serve"], ["config"], ["config", "check"]):
+        shown = run(*arguments, "--help", folder=tmp_path)
+        assert shown.returncode == 0
+        assert "usage: cypd" in shown.stdout
+    assert run(folder=tmp_path).returncode == 2
+
+
+def test_check_tells_whether_the_configuration_is_good(tmp_path: Path) -> None:
+    """A good one is 0 and says where data goes; a bad one is 78 and says why, on one line."""
+    good = run("config", "check", folder=tmp_path)
+    (tmp_path / "bad.toml").write_text("[server]\nlistn = []")
+    bad = run("config", "check", "--config", "bad.toml", folder=tmp_path)
+
+    assert good.returncode == 0
+    assert f"data in {tmp_path}/data" in good.stdout
+    assert bad.returncode == 78
+    assert bad.stderr == "cypd: unknown key in [server]: listn; did you mean listen?\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"CYPD_STORAGE_ROOT": "/proc/cypd"}, "storage.root: /proc/cypd: "),
+        ({"CYPD_STORAGE_ROOT": "file/below"}, "Not a directory"),
+        ({"CYPD_SERVER_LISTEN": "192.0.2.1:5000"}, "server.listen: 192.0.2.1:5000: "),
+        ({"CYPD_SERVER_LISTN": "x"}, "did you mean CYPD_SERVER_LISTEN?"),
+    ],
+)
+def test_what_can_not_be_used_ends_the_start(
+    tmp_path: Path, environment: dict[str, str], message: str
+) -> None:
+    """Exit status 78 and one line that names the key, so that systemd does not try again."""
+    (tmp_path / "file").touch()
+    done = run("serve", folder=tmp_path, environment=environment)
+
+    assert done.returncode == 78
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_first_start_tells_where_the_password_is(tmp_path: Path) -> None:
+    """The path is printed and the password is not; it works, and the next start keeps it."""
+    daemon = Daemon(tmp_path, {"CYPD_AUTH_ADMIN_PASSWORD": ""})
+    with daemon:
+        file = daemon.state / "admin-password"
+        daemon.password = file.read_text().strip()
+        assert daemon.request("GET", "/v2/").status == 200
+        assert daemon.request("GET", "/v2/", auth=False).status == 401
+    with daemon:
+        assert daemon.request("GET", "/v2/").status == 200
+    log = daemon.log.read_text()
+
+    assert str(file) in log
+    assert daemon.password not in log
+    assert log.count("admin-password") == 1
+
+
+def test_the_state_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """Nothing below the state folder can be read by others, whatever the umask."""
+    root = tmp_path / "new"
+    environment = {"CYPD_STORAGE_ROOT": str(root), "CYPD_AUTH_ADMIN_PASSWORD": ""}
+    daemon = Daemon(tmp_path, environment)
+    with daemon:
+        daemon.password = (root / "admin-password").read_text().strip()
+        digest = "sha256:" + "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        pushed = daemon.request("POST", f"/v2/a/blobs/uploads/?digest={digest}", body=b"")
+        assert pushed.status == 201
+    for path in (root, *root.rglob("*")):
+        assert path.stat().st_mode & 0o007 == 0, path
+
+
+def test_an_address_in_use_is_named(tmp_path: Path) -> None:
+    """A second daemon on the same port ends with the reason."""
+    with Daemon(tmp_path) as daemon:
+        environment = {"CYPD_SERVER_LISTEN": daemon.host, "CYPD_STORAGE_ROOT": str(tmp_path / "x")}
+        done = run("serve", folder=tmp_path, environment=environment)
+
+    assert done.returncode == 78
+    assert f"server.listen: {daemon.host}: address already in use" in done.stderr
+
+
+def test_several_addresses_are_served(tmp_path: Path) -> None:
+    """IPv4 and IPv6 side by side."""
+    port = free_port()
+    daemon = Daemon(tmp_path)
+    daemon.environment["CYPD_SERVER_LISTEN"] = f"{daemon.host},[::1]:{port}"
+    with daemon:
+        assert daemon.request("GET", "/v2/").status == 200
+    assert f"http://[::1]:{port}" in daemon.log.read_text()
