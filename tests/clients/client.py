@@ -35,6 +35,7 @@ class Client(ABC):
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.output = directory / "output"
         self.stack = ExitStack()  # what runs while in the context
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(directory)}
         self.environment["TMPDIR"] = str(directory)
@@ -70,14 +71,15 @@ class Client(ABC):
         return run(command, self.environment, stdin)
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start a program; the caller waits for it."""
-        return subprocess.Popen(
-            command,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        """Start a program; the caller waits for it, and finds what it printed in ``output``."""
+        with self.output.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
 
 
 def run(command: Sequence[str], environment: Environment, stdin: str = "") -> str:

@@ -198,7 +198,7 @@ def test_three_pulls_at_once(registry: Daemon, new_client: NewClient, scratch: P
 
     pulls = [docker.start("docker", "pull", reference) for reference in names]
 
-    assert [0, 0, 0] == [pull.wait() for pull in pulls]
+    assert [0, 0, 0] == [pull.wait() for pull in pulls], docker.output.read_text()
     assert 3 == len(docker.run("docker", "image", "ls", "--quiet").split())
 
 
@@ -230,7 +230,7 @@ def interrupt(client: Client, reference: str, registry: Daemon, when: int) -> No
         time.sleep(0.01)
     push.kill()
 
-    assert -signal.SIGKILL == push.wait(), "the push ended before it could be interrupted"
+    assert -signal.SIGKILL == push.wait(), client.output.read_text()
 
 
 def stored_bytes(registry: Daemon) -> int:
