@@ -60,7 +60,9 @@ def test_any_header_is_ranges_or_none_or_416(header: str) -> None:
         assert found is None or all(0 <= start < stop <= 100 for start, stop in found)
 
 
-@pytest.mark.parametrize("header", ["", "bytes", "bytes=a-b", "items=0-1", "bytes=-", "bytes=0-1;2-3"])
+@pytest.mark.parametrize(
+    "header", ["", "bytes", "bytes=a-b", "items=0-1", "bytes=-", "bytes=0-1;2-3"]
+)
 def test_what_is_no_range_is_ignored(header: str) -> None:
     """RFC 9110 14.2: another unit or a malformed range gets the whole content."""
     assert parse_range(header, 10) is None

@@ -52,7 +52,7 @@ async def read(storage: BlobStorage, digest: Digest, size: int) -> bytes:
         assert size == content.size
         if isinstance(content, Inline):
             return content.data
-        with open(content.fileno(), "rb", closefd=False) as file:  # noqa: ASYNC230
+        with open(content.fileno(), "rb", closefd=False) as file:
             return file.read()
     finally:
         content.close()

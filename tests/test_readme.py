@@ -1,0 +1,82 @@
+"""The README's commands, run as they stand there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cypd.config import load
+from tests.daemon import Daemon
+
+ROOT = Path(__file__).parent.parent
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+
+
+def commands(readme: Path) -> list[str]:
+    """Return the lines of the shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", readme.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_both_languages_have_the_same_commands() -> None:
+    """What one twin tells to type, the other does."""
+    assert commands(READMES[0]) == commands(READMES[1])
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(readme: Path) -> None:
+    """Files that the README points at exist."""
+    links = re.findall(r"\]\(([^)#:]+)\)", readme.read_text())
+
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_make_target_exists() -> None:
+    """``make -n`` knows each target the README names, and needs no more than the Makefile."""
+    targets = {
+        target for readme in READMES for target in re.findall(r"make (\w+)", readme.read_text())
+    }
+    targets &= {"serve", "test", "check", "bench", "setup"}
+
+    assert {"serve", "test", "check", "bench"} <= targets
+    for target in targets:
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_cypd_commands_work(tmp_path: Path) -> None:
+    """``config check`` passes on the example, and ``serve`` takes the variables that are shown."""
+    lines = [line for line in commands(READMES[0]) if ".venv/bin/cypd" in line]
+    assert len(lines) == 3
+    check, with_file, with_variables = lines
+    done = subprocess.run(
+        check.replace(".venv/bin/cypd", Daemon.command[0]),
+        shell=True,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "CYPD_STORAGE_ROOT": str(tmp_path / "checked")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+    daemon = Daemon(tmp_path)
+    daemon.command = (*Daemon.command, *with_file.split()[2:])
+    daemon.command = tuple(part.replace("config/", f"{ROOT}/config/") for part in daemon.command)
+    with daemon:
+        assert daemon.request("GET", "/v2/").status == 200
+
+    variables = dict(part.split("=", 1) for part in with_variables.split() if "=" in part)
+    config = load(None, variables)
+    assert config.access.anonymous == "pull"
+    assert config.storage.root == "/srv/registry"
+
+
+def test_the_password_file_is_where_the_readme_says(tmp_path: Path) -> None:
+    """``admin-password`` in the state folder is what ``docker login`` reads in the README."""
+    assert any("data/admin-password" in line for line in commands(READMES[0]))
+    with Daemon(tmp_path, {"CYPD_AUTH_ADMIN_PASSWORD": ""}) as daemon:
+        daemon.password = (daemon.state / "admin-password").read_text().strip()
+        assert daemon.request("GET", "/v2/").status == 200
