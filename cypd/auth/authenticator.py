@@ -1,7 +1,6 @@
 """The first authenticator: HTTP Basic (RFC 7617) against the user store."""
 
 import asyncio
-import binascii
 import secrets
 import time
 from base64 import b64decode
@@ -80,7 +79,7 @@ def _credentials(authorization: str) -> tuple[str, str]:
         raise _wrong()
     try:
         name, colon, password = b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not ASCII, not base64 (binascii.Error), not UTF-8: all are of this type
         raise _wrong() from None
     if not colon or len(password) > _MAX_PASSWORD or len(name) > 255:
         raise _wrong()

@@ -90,7 +90,7 @@ class Manifests:
         # Clients fetch these addresses, with credentials in old ones (CVE-2020-15157); the
         # registry never does, and lets only those pass that its operator knows.
         for url in manifest.urls:
-            if (urlsplit(url).hostname or "") not in self._allow_urls:
+            if _host(url) not in self._allow_urls:
                 raise OCIError(
                     Code.MANIFEST_INVALID,
                     "manifest invalid: it points outside the registry, to a host that "
@@ -142,6 +142,13 @@ class Manifests:
     def _require_repository(self, repository: RepositoryName) -> None:
         if not self._metadata.repository_exists(repository):
             raise OCIError(Code.NAME_UNKNOWN, detail={"name": repository})
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # "http://[", or a host that NFKC would turn into another
+        return ""
 
 
 def _identity(content: bytes, reference: Reference) -> Digest:

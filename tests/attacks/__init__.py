@@ -1,0 +1,1 @@
+"""Attacks on a running daemon: raw bytes in, and what must never come of them."""

@@ -1,0 +1,60 @@
+"""What the kernel and the log say about a running daemon."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tests.daemon import Daemon
+
+MIB = 1 << 20
+
+
+def anonymous_memory(daemon: Daemon) -> int:
+    """Return RssAnon in bytes: what the process itself has taken, mapped files left out."""
+    return _status(daemon, "RssAnon")
+
+
+def peak_memory(daemon: Daemon) -> int:
+    """Return VmHWM in bytes: the most that was resident since ``forget_peak``."""
+    return _status(daemon, "VmHWM")
+
+
+def forget_peak(daemon: Daemon) -> None:
+    """Start the peak anew (proc(5), clear_refs)."""
+    Path(f"/proc/{daemon.pid}/clear_refs").write_text("5")
+
+
+def _status(daemon: Daemon, field: str) -> int:
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    match = re.search(rf"^{field}:\s+([0-9]+) kB$", status, re.MULTILINE)
+    assert match, status
+    return int(match[1]) << 10
+
+
+def descriptors(daemon: Daemon) -> list[str]:
+    """Return what the daemon's open descriptors point at, without the sockets' numbers."""
+    found = []
+    folder = f"/proc/{daemon.pid}/fd"
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):
+            found.append(re.sub(r"\d+", "", os.readlink(f"{folder}/{name}")))
+    return sorted(found)
+
+
+def complaints(daemon: Daemon) -> list[str]:
+    """Return the lines of the log that tell of a fault."""
+    lines = daemon.log.read_text(errors="replace").splitlines()
+    return [it for it in lines if re.search(r" (ERROR|CRITICAL) |Traceback|Exception", it)]
+
+
+def eventually(condition: Callable[[], bool], deadline: float = 10.0) -> bool:
+    """Return whether the condition comes true in time."""
+    end = time.monotonic() + deadline
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
