@@ -11,7 +11,8 @@ import uvloop
 
 import cypd
 from cypd.config import Config, ConfigError, load
-from cypd.daemon import require_root, serve
+from cypd.daemon import EXIT_FATAL, require_root, serve
+from cypd.registry.ports import Fatal
 
 EXIT_CONFIG = 78  # sysexits.h EX_CONFIG; systemd's RestartPreventExitStatus knows it
 
@@ -25,6 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"cypd: {error}", file=sys.stderr)
         return EXIT_CONFIG
+    except Fatal as error:
+        print(f"cypd: {error}", file=sys.stderr)
+        return EXIT_FATAL
     return status
 
 

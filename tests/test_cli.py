@@ -101,6 +101,20 @@ def test_the_state_is_for_its_owner_alone(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o007 == 0, path
 
 
+def test_metadata_that_can_not_be_read_ends_the_start(tmp_path: Path) -> None:
+    """A damaged metadata file is not touched: status 70, and a line that says which."""
+    damaged = tmp_path / "data" / "metadata" / "data.mdb"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"x" * 8192)
+    environment = {"CYPD_SERVER_LISTEN": f"127.0.0.1:{free_port()}"}
+    done = run("serve", folder=tmp_path, environment=environment)
+
+    assert done.returncode == 70
+    assert f"the metadata can't be opened: {damaged.parent}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert damaged.read_bytes() == b"x" * 8192
+
+
 def test_an_address_in_use_is_named(tmp_path: Path) -> None:
     """A second daemon on the same port ends with the reason."""
     with Daemon(tmp_path) as daemon:

@@ -35,12 +35,10 @@ def test_every_link_leads_somewhere(readme: Path) -> None:
 
 def test_every_make_target_exists() -> None:
     """``make -n`` knows each target the README names, and needs no more than the Makefile."""
-    targets = {
-        target for readme in READMES for target in re.findall(r"make (\w+)", readme.read_text())
-    }
-    targets &= {"serve", "test", "check", "bench", "setup"}
+    texts = [readme.read_text() for readme in READMES]
+    targets = {target for text in texts for target in re.findall(r"(?m)(?:^|`)make (\w+)", text)}
 
-    assert {"serve", "test", "check", "bench"} <= targets
+    assert targets == {"serve", "test", "check", "bench"}
     for target in targets:
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -37,14 +37,17 @@ class Environment:
 
     def __init__(self, path: Path, map_size: int) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.lmdb = lmdb.open(
-            str(path),
-            map_size=map_size,
-            max_dbs=len(DATABASES),
-            max_readers=_MAX_READERS,
-            mode=0o600,
-            lib_version=0,  # the wheel carries two engines with incompatible files
-        )
+        try:
+            self.lmdb = lmdb.open(
+                str(path),
+                map_size=map_size,
+                max_dbs=len(DATABASES),
+                max_readers=_MAX_READERS,
+                mode=0o600,
+                lib_version=0,  # the wheel carries two engines with incompatible files
+            )
+        except lmdb.Error as error:
+            raise Fatal(f"the metadata can't be opened: {error}") from error
         self.lmdb.reader_check()
         self._databases = {name: self.lmdb.open_db(name.encode()) for name in DATABASES}
         self._check_schema(path)
