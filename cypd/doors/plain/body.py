@@ -70,8 +70,10 @@ class Body:
         return await self._receive(self._connection.door.slabs.size)
 
     async def _receive(self, minimum: int) -> Message:
-        if self._finished or (self.broken and not self._early):
+        if self._finished:
             await self._connection.gone()
+            return DISCONNECT
+        if self.broken and not self._early:
             return DISCONNECT
         if self._expect_continue:
             self._ask_for_body()

@@ -1,0 +1,81 @@
+"""Listening: addresses, shortage of descriptors, many connections."""
+
+import asyncio
+import os
+import resource
+import socket
+
+import pytest
+
+from cypd.doors.plain import Limits, PlainDoor, bind
+from tests.doors.apps import hello
+from tests.doors.client import Client
+from tests.doors.conftest import OpenDoor
+
+
+@pytest.mark.parametrize(
+    ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
+)
+async def test_bind(host: str, family: socket.AddressFamily) -> None:
+    """IPv4 and IPv6 can be listened on, without SO_REUSEPORT, without Nagle's delay."""
+    with bind(host, 0) as sock:
+        assert sock.family == family
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_bind_twice() -> None:
+    """An address in use is an error at once."""
+    with bind("127.0.0.1", 0) as first:
+        first.listen()
+        with pytest.raises(OSError, match="in use"):
+            bind("127.0.0.1", first.getsockname()[1])
+
+
+async def test_two_sockets() -> None:
+    """One door can listen on several sockets; draining closes them all."""
+    door = PlainDoor(hello, Limits(sweep=0.02))
+    sockets = [bind("127.0.0.1", 0), bind("127.0.0.1", 0)]
+    addresses = [sock.getsockname() for sock in sockets]
+    await door.start(sockets)
+    for address in addresses:
+        client = await Client.connect(address)
+        assert (await client.get()).body == b"hello"
+        client.close()
+    await door.drain(1)
+
+    for address in addresses:
+        with pytest.raises(ConnectionRefusedError):
+            await Client.connect(address)
+    assert repr(door) == "<PlainDoor 0 connections, 0 active>"
+
+
+async def test_no_descriptors_left(open_door: OpenDoor) -> None:
+    """Without descriptors for new clients the door neither spins nor dies."""
+    opened = await open_door(hello, limits=Limits(sweep=0.02))
+    survivor = await opened.client()
+    await survivor.get()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sockets = [socket.socket() for _ in range(20)]
+    free = os.open("/", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 5, before[1]))
+    try:
+        for sock in sockets:
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.connect(opened.address)
+        used = os.times()
+        await asyncio.sleep(0.3)
+        spent = os.times().user + os.times().system - used.user - used.system
+        assert (await survivor.get()).body == b"hello"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for sock in sockets:
+            sock.close()
+    await asyncio.sleep(0.05)
+    late = await opened.client()
+
+    assert spent < 0.15
+    assert (await late.get()).body == b"hello"
