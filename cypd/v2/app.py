@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from cypd.doors.asgi import Receive, Scope, Send
@@ -80,6 +81,7 @@ class V2:
             await self._route(call)
         except ClientGone:
             log.debug("the client went away while it sent %r", scope["path"])
+            await self._answer_cut(call)
         except Exception as error:
             if call.has_started:
                 raise  # too late for another answer: the door cuts the connection
@@ -107,6 +109,11 @@ class V2:
             raise OCIError(Code.DENIED)
         if action is Action.DELETE and not self._delete_enabled:
             raise OCIError(Code.UNSUPPORTED, "deleting is switched off (access.delete)")
+
+    async def _answer_cut(self, call: Call) -> None:
+        # It may have closed its sending side alone, and still read: RFC 9112 section 8.
+        with suppress(OSError):  # it has really gone
+            await self._answer_error(call, OCIError(Code.SIZE_INVALID, "the body broke off"))
 
     async def _answer_error(self, call: Call, error: Exception) -> None:
         if isinstance(error, OCIError):
