@@ -1,11 +1,12 @@
 """Real clients, a real daemon, and a place for both that is gone afterwards."""
 
 import os
+import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -26,9 +27,16 @@ CLIENTS: dict[str, type[Client]] = {
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """A directory for gigabytes: removed at once, and with a path short enough for sockets."""
-    with TemporaryDirectory(prefix="cypd-") as directory:
-        yield Path(directory)
+    """A directory for gigabytes, removed at once.
+
+    Its path is short enough for sockets, and podman can make an image's name of it.
+    """
+    directory = Path(tempfile.gettempdir(), f"cypd-{secrets.token_hex(4)}")
+    directory.mkdir(mode=0o700)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture
