@@ -188,6 +188,26 @@ async def test_partial_slab_after_a_pause(open_door: OpenDoor) -> None:
         assert (await asyncio.wait_for(pieces.get(), 2))["body"] == piece
 
 
+async def test_receive_after_the_body(open_door: OpenDoor) -> None:
+    """After the last piece ``receive`` waits for the client to go."""
+    last: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        last.set_result(await receive())
+
+    opened = await open_door(app)
+    client = await opened.client()
+    await client.send(by_length(b"12345"))
+    await asyncio.sleep(0.02)
+    waited = not last.done()
+    client.reset()
+
+    assert waited
+    assert (await asyncio.wait_for(last, 2))["type"] == "http.disconnect"
+
+
 async def test_receive_is_cancelled(open_door: OpenDoor) -> None:
     """An application that gives up waiting for a body can still answer."""
 

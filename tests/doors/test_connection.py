@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cypd.doors.asgi import Receive, Scope, Send
+from cypd.doors.plain import Limits
 from tests.doors.apps import Recorder, answer, echo, hello, whole_body
 from tests.doors.client import Client
 from tests.doors.conftest import QUICK, OpenDoor
@@ -134,6 +135,13 @@ async def test_two_writes_one_request(open_door: OpenDoor) -> None:
     assert (await client.answer()).body == b"12345"
 
 
+async def test_bare_lf_is_refused_at_once(open_door: OpenDoor) -> None:
+    """A head that ends in bare LF is not waited for until it times out."""
+    opened = await open_door(hello, limits=Limits())
+
+    assert (await opened.ask(b"GET / HTTP/1.1\nHost: a\n\n")).startswith(b"HTTP/1.1 400 ")
+
+
 async def test_half_close(open_door: OpenDoor) -> None:
     """A client that closes its sending side still gets its answers, then the end."""
 
@@ -147,6 +155,47 @@ async def test_half_close(open_door: OpenDoor) -> None:
     client.finish()
 
     assert (await client.read_all()).count(b"late") == 2
+
+
+async def test_half_close_with_half_a_request(open_door: OpenDoor) -> None:
+    """A request that can never be whole ends the connection."""
+    opened = await open_door(hello)
+    client = await opened.client()
+    await client.send(GET + GET[:10])
+    client.finish()
+
+    assert (await client.read_all()).endswith(b"hello")
+
+
+async def test_waiting_answers_go_on(open_door: OpenDoor) -> None:
+    """Requests that waited for the client to read are answered when it does."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, b"x" * 60_000)
+
+    opened = await open_door(app)
+    client = await opened.client(receive_buffer=65_536)
+    await client.send(GET * 300)
+    await asyncio.sleep(0.05)
+
+    for _ in range(300):
+        assert len((await client.answer()).body) == 60_000
+
+
+async def test_repr(open_door: OpenDoor) -> None:
+    """Live objects say what they are doing."""
+    shown: list[str] = []
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        shown.extend(map(repr, opened.door._connections))
+        await answer(send)
+
+    opened = await open_door(app)
+    client = await opened.client()
+    await client.get("/x")
+
+    (connection,) = shown
+    assert "<Head GET b'/x' HTTP/1.1> started=False" in connection
 
 
 async def test_idle_eof(open_door: OpenDoor) -> None:
@@ -367,6 +416,18 @@ async def test_steady_body(open_door: OpenDoor) -> None:
     assert len((await client.answer()).body) == 10_000
 
 
+async def test_steady_body_after_a_fast_one(open_door: OpenDoor) -> None:
+    """The rate of one body is not held against the next on the same connection."""
+    opened = await open_door(echo)
+    client = await opened.client()
+    for _ in range(2):
+        await client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n")
+        for size in (396_000, *[500] * 8):
+            await client.send(b"x" * size)
+            await asyncio.sleep(0.03)
+        assert len((await client.answer()).body) == 400_000
+
+
 async def test_slow_reader(open_door: OpenDoor) -> None:
     """A client that does not read its answer is cut off, and the application is told."""
     outcome = asyncio.Event()
@@ -391,19 +452,24 @@ async def test_slow_reader(open_door: OpenDoor) -> None:
 
 async def test_slow_reader_of_the_last_answer(open_door: OpenDoor) -> None:
     """Nor can it keep a connection by not reading the last bytes."""
-    opened = await open_door(big_once)
+    answered = asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        (connection,) = opened.door._connections
+        while not connection.transport.get_write_buffer_size():
+            await send({"type": "http.response.body", "body": b"x" * 30_000, "more_body": True})
+        await send({"type": "http.response.body"})
+        answered.set()
+
+    opened = await open_door(app)
     client = await opened.client(receive_buffer=4096)
     await client.send(GET_CLOSE)
-    await asyncio.sleep(1)
+    await asyncio.wait_for(answered.wait(), 2)
+    assert opened.door.connections == 1
+    await asyncio.sleep(0.8)
 
     assert opened.door.connections == 0
-
-
-async def big_once(_scope: Scope, _receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200})
-    for _ in range(60):
-        await send({"type": "http.response.body", "body": b"x" * 60_000, "more_body": True})
-    await send({"type": "http.response.body"})
 
 
 async def test_slow_application(open_door: OpenDoor) -> None:
@@ -473,6 +539,26 @@ async def test_drain_deadline(open_door: OpenDoor, caplog: pytest.LogCaptureFixt
     assert opened.door.connections == 0
     assert caplog.text == ""
     assert await closed(client)
+
+
+async def test_drain_without_the_client(open_door: OpenDoor) -> None:
+    """An application whose client has gone is waited for, too: it may be storing what came."""
+    stored = asyncio.Event()
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await whole_body(receive)
+        await asyncio.sleep(0.1)
+        stored.set()
+
+    opened = await open_door(app)
+    client = await opened.client()
+    await client.send(PUT_BIG)
+    await asyncio.sleep(0.02)
+    client.reset()
+    await asyncio.sleep(0.02)
+    await opened.door.drain(2)
+
+    assert stored.is_set()
 
 
 async def test_too_many_connections(open_door: OpenDoor) -> None:

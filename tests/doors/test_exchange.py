@@ -268,6 +268,33 @@ async def test_close_by_the_application(open_door: OpenDoor) -> None:
     assert (await opened.ask(GET + GET)).count(b"HTTP/1.1 200") == 1
 
 
+async def test_body_of_any_bytes_type(open_door: OpenDoor) -> None:
+    """What an application changes after ``send`` does not change what the client gets."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        buffer = bytearray(b"a" * 3_000_000)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": memoryview(buffer), "more_body": True})
+        buffer[:] = b"b" * len(buffer)
+        await send({"type": "http.response.body"})
+
+    opened = await open_door(app)
+    client = await opened.client(receive_buffer=65_536)
+
+    assert (await client.get()).body == b"a" * 3_000_000
+
+
+async def test_cancelled_at_once(open_door: OpenDoor) -> None:
+    """An application that is cancelled before it waits cuts the connection, silently."""
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise asyncio.CancelledError
+
+    opened = await open_door(app)
+
+    assert await opened.ask(GET) == b""
+
+
 async def test_receive_without_body(open_door: OpenDoor) -> None:
     """Without a body ``receive`` says so once, then waits for the client to go."""
     received: list[Message] = []

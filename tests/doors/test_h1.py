@@ -14,6 +14,7 @@ from cypd.doors.plain.h1 import (
     Head,
     LengthDecoder,
     RequestError,
+    _transfer_coding,
     find_head,
     parse_head,
 )
@@ -135,6 +136,13 @@ def test_unreadable_error_is_shown() -> None:
         parse_head(b"GET / HTTP/1.1\r\n\r\n", LIMITS)
 
 
+@pytest.mark.parametrize("coding", [b"gzip", b"chunked, gzip", b"chunked, chunked", b""])
+def test_last_coding_is_chunked(coding: bytes) -> None:
+    """RFC 9112 section 6.3: 400 unless chunked comes last, even if llhttp should let it in."""
+    with pytest.raises(RequestError, match="one chunked"):
+        _transfer_coding(Head(), [coding], [])
+
+
 def test_decoders_want_no_more_than_theirs() -> None:
     """A body of known length never reads into the next request; a chunked one has to."""
     assert LengthDecoder(5).wanted(100) == 5
@@ -155,6 +163,16 @@ def test_byte_by_byte() -> None:
 def test_cut_anywhere(places: list[int]) -> None:
     """Where the network cuts a stream makes no difference."""
     assert read(cut(STREAM, places)) == read([STREAM])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"5;" + b"a" * 5000, b"f" * 5000, b"1\r\nxyz", b"0\r\na: " + b"b" * 9000],
+)
+def test_endless_lines(body: bytes) -> None:
+    """A line of a chunked body that does not end is refused while it comes."""
+    with pytest.raises(RequestError, match="too long"):
+        ChunkedDecoder().decode(bytearray(body), 0, len(body))
 
 
 # A slow reference for chunked bodies: line by line, from the grammar of RFC 9112 section 7.1.

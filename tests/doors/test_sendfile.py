@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -351,6 +352,69 @@ async def test_filesystem_that_cannot_tell(
     client = await opened.client()
 
     assert (await client.get()).body == CONTENT
+
+
+async def test_file_behind_queued_bytes(open_door: OpenDoor, file: int) -> None:
+    """A file waits until what was sent before it has left."""
+    sent = 0
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send({"type": "http.response.start", "status": 200})
+        (connection,) = opened.door._connections
+        while not connection.transport.get_write_buffer_size():
+            await send({"type": "http.response.body", "body": b"x" * 30_000, "more_body": True})
+            sent += 30_000
+        await send(piece(file, 0, SIZE))
+
+    opened = await open_door(app)
+    client = await opened.client(receive_buffer=65_536)
+    await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await asyncio.sleep(0.05)
+
+    assert (await client.answer()).body == b"x" * sent + CONTENT
+
+
+async def test_not_a_file(
+    open_door: OpenDoor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What ``sendfile`` refuses is the application's fault, and the log says so."""
+    directory = os.open(tmp_path, os.O_RDONLY)
+    opened = await open_door(sending(piece(directory, 0, 10), length=10))
+
+    await opened.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    os.close(directory)
+
+    assert "request failed" in caplog.text
+
+
+async def test_client_goes_while_the_disk_works(
+    open_door: OpenDoor, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-ahead that nobody waits for any more ends without a trace."""
+    release = threading.Event()
+
+    def cold(*_: object) -> int:
+        raise BlockingIOError
+
+    def slow(file: int, *_: int) -> None:
+        release.wait(2)
+        os.close(file)
+
+    monkeypatch.setattr(os, "preadv", cold)
+    monkeypatch.setattr(sendfile, "_read_ahead", slow)
+    opened = await open_door(sending(piece(file, 0, SIZE)))
+    before = open_descriptors()
+    client = await opened.client()
+    await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await asyncio.sleep(0.02)
+    client.reset()
+    await asyncio.sleep(0.02)
+    assert opened.door.connections == 0
+    release.set()
+    await asyncio.sleep(0.05)
+
+    assert open_descriptors() == before
 
 
 async def test_many_at_once(open_door: OpenDoor, path: Path) -> None:

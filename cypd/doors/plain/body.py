@@ -20,8 +20,8 @@ class Body:
     Between two calls the kernel holds what arrives; when its buffer is full, the client waits.
     So memory is bounded by two slabs whatever the client sends.
 
-    A slab is handed over when it is full, when the body ends, and when nothing arrived between
-    two sweeps of the door. ``receive`` in its plain form hands over copies of whatever is there.
+    A slab is handed over when it is full, when the body ends, and at each sweep of the door, so
+    that a client may pause. ``receive`` in its plain form hands over copies of whatever is there.
     """
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Body:
             return DISCONNECT
         if self._expect_continue:
             self._ask_for_body()
-        if self.decoder.done or len(self._early) >= minimum:  # no slab is needed
+        if self.decoder.done or self.broken or len(self._early) >= minimum:  # no slab is needed
             return self._message(memoryview(self._take_early()), copy=minimum == 1)
         slab = self._filling = self._next_slab()
         self._fill = len(self._early)

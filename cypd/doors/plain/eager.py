@@ -37,7 +37,7 @@ def run_eagerly(
     context = contextvars.copy_context()
     try:
         awaited = context.run(coroutine.send, None)
-    except StopIteration:
+    except (StopIteration, asyncio.CancelledError):  # a task would swallow the second, too
         return None
     return loop.create_task(_carry_on(coroutine, awaited), context=context)
 

@@ -87,13 +87,13 @@ class Exchange:
 
     def _failed(self, error: Exception) -> None:
         connection = self.connection
-        if connection.lost and isinstance(error, OSError):
+        if connection.lost and isinstance(error, ConnectionError):
             return  # send() said that nobody listens any more
         trace = secrets.token_hex(8)
         _log.error(
             "request failed: %s %r trace=%s",
             self._head.method,
-            self._head.target,
+            self._head.raw_path,  # a query may hold a secret
             trace,
             exc_info=error,
         )
@@ -149,7 +149,7 @@ class Exchange:
         for messages that cannot become a well-framed response.
         """
         if self.connection.lost:
-            raise OSError("the client has gone")
+            raise ConnectionResetError("the client has gone")
         kind = message["type"]
         if kind == "http.response.start":
             if self.response is not None:

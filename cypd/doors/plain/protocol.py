@@ -32,6 +32,7 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_armed",
+        "_disconnected",
         "_draining",
         "_eof",
         "_lingered",
@@ -64,6 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self.closing = False  # no request is accepted after the present one
         self.lingering = False
         self.lost = False  # nothing can be sent any more
+        self._disconnected = False  # the transport has ended
         self._eof = False  # the client has sent its last byte
         self._lingered = 0  # bytes thrown away since
         self._since = 0.0  # door.now when the present state began
@@ -119,8 +121,9 @@ class Connection(asyncio.BufferedProtocol):
         return self.exchange is not None and not self.lingering
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self.lost = True
-        self.door.dismiss(self)
+        self.lost = self._disconnected = True
+        if self.exchange is None:
+            self.door.dismiss(self)
         if self.pump is not None:
             self.pump.stop(ConnectionResetError("the client has gone"))
         if self.exchange is not None and self.exchange.body is not None:
@@ -161,7 +164,9 @@ class Connection(asyncio.BufferedProtocol):
     def _start_request(self) -> bool:
         """Start the first pending request; False if there is none or its turn has not come."""
         pending, door = self.pending, self.door
-        if not pending or self.exchange is not None or self.write_paused or self.closing:
+        if not pending or self.exchange is not None or self.write_paused:
+            return False
+        if self.closing or self.lost:
             return False
         if pending.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore an empty line
             self.pending = pending = pending[2:]
@@ -177,7 +182,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def exchange_done(self, exchange: Exchange) -> None:
         """Go on after ``exchange``: its application has returned."""
-        self.exchange = self.task = None
+        self.exchange = self.task = self._mark = None
+        if self._disconnected:
+            self.door.dismiss(self)
         if self.lost:
             return
         self._since = self.door.now
@@ -187,16 +194,12 @@ class Connection(asyncio.BufferedProtocol):
             return
         if not self._eof:
             self.transport.resume_reading()
-        if not self._running:
-            self._advance()
+        self._advance()
 
     # The body
 
     def arm(self, body: Body) -> None:
         """Read into ``body`` from now on."""
-        if self._eof or self.lost:
-            body.break_off()
-            return
         self._armed = body
         self.transport.resume_reading()
 
@@ -233,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
         """Wait until the client has read enough. Raises OSError if it has gone."""
         await self._wait(self._draining)
         if self.lost:
-            raise OSError("the client has gone")
+            raise ConnectionResetError("the client has gone")
 
     async def flushed(self) -> None:
         """Wait until nothing is queued. Raises OSError if the client has gone."""
@@ -320,6 +323,8 @@ class Connection(asyncio.BufferedProtocol):
         """Called once a sweep: end what takes too long."""
         limits = self.door.limits
         age = now - self._since
+        if self._disconnected:
+            return  # only the application is left, and that may take its time
         if self.lingering or self.transport.is_closing():
             self._look_at_end(now)
         elif self.exchange is not None:

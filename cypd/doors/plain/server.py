@@ -75,7 +75,7 @@ class PlainDoor:
 
     @property
     def connections(self) -> int:
-        """Open connections."""
+        """Open connections, and those whose application runs on without its client."""
         return len(self._connections)
 
     @property
