@@ -12,7 +12,7 @@ from tests.doors.apps import Recorder, answer
 from tests.doors.conftest import QUICK, OpenDoor
 
 SLAB = 128 * 1024  # more than the first read can bring
-SMALL_SLABS = replace(QUICK, slab_bytes=SLAB, pipelined_bytes=4096, rate_window=30)
+SMALL_SLABS = replace(QUICK, slab_bytes=SLAB, rate_window=30)
 BODY = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(32 * 1024))  # 1 MiB
 
 

@@ -75,14 +75,32 @@ async def test_pipelining(open_door: OpenDoor) -> None:
 
 
 async def test_pipelining_many(open_door: OpenDoor) -> None:
-    """Ten thousand pipelined requests get ten thousand answers."""
-    opened = await open_door(hello)
+    """Ten thousand pipelined requests get ten thousand answers, and never wait in memory."""
+    waiting: list[int] = []
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        (connection,) = opened.door._connections
+        waiting.append(len(connection.pending))
+        await answer(send, b"hello")
+
+    opened = await open_door(app)
     client = await opened.client()
     sending = asyncio.ensure_future(client.send(GET * 10_000))
 
     for _ in range(10_000):
         assert (await client.answer()).body == b"hello"
     await sending
+    assert max(waiting) <= 2 * 64 * 1024
+
+
+async def test_pipelining_to_the_end(open_door: OpenDoor) -> None:
+    """A client that pipelines and then closes its side gets every answer."""
+    opened = await open_door(hello)
+    client = await opened.client()
+    await client.send(GET * 500)
+    client.finish()
+
+    assert (await client.read_all()).count(b"hello") == 500
 
 
 async def test_pipelining_is_bounded(open_door: OpenDoor) -> None:

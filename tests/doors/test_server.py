@@ -33,6 +33,12 @@ async def test_bind_twice() -> None:
             bind("127.0.0.1", first.getsockname()[1])
 
 
+def test_limits_fit_together() -> None:
+    """Limits under which a valid head could never be read are refused."""
+    with pytest.raises(ValueError, match="pipelined_bytes"):
+        Limits(pipelined_bytes=1000)
+
+
 async def test_two_sockets() -> None:
     """One door can listen on several sockets; draining closes them all."""
     door = PlainDoor(hello, Limits(sweep=0.02))

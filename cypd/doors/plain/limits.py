@@ -33,3 +33,8 @@ class Limits:
     # measurably cheaper for each byte, in 1 GiB uploads that are hashed and written.
     slab_bytes: int = 256 * 1024
     spare_slabs: int = 32  # kept for reuse; more are given back to the allocator
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for limits that no request could keep."""
+        if self.pipelined_bytes < self.head_bytes:
+            raise ValueError("pipelined_bytes must have room for a head of head_bytes")

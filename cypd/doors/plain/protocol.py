@@ -39,6 +39,7 @@ class Connection(asyncio.BufferedProtocol):
         "_mark",
         "_running",
         "_since",
+        "_turn_due",
         "_waiters",
         "client",
         "closing",
@@ -70,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         self._lingered = 0  # bytes thrown away since
         self._since = 0.0  # door.now when the present state began
         self._running = False  # inside _advance
+        self._turn_due = False  # _advance is called soon; others have their turn before
         # For one exchange
         self.exchange: Exchange | None = None
         self.task: asyncio.Task[None] | None = None
@@ -110,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
             self.pending += bytes(self.door.scratch[:size])
             if self.exchange is None:
                 self._advance()
-            elif len(self.pending) >= self.door.limits.pipelined_bytes:
+            if len(self.pending) >= self.door.limits.pipelined_bytes:
                 self.transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -118,7 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         self._eof = True
         if self._armed is not None:
             self._armed.break_off()
-        return self.exchange is not None and not self.lingering
+        return (self.exchange is not None or self._turn_due) and not self.lingering
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.lost = self._disconnected = True
@@ -144,7 +146,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _advance(self) -> None:
         """Answer what is pending, in order, as far as it goes without waiting."""
-        if self._running:
+        if self._running or self._turn_due:
             return
         self._running = True
         try:
@@ -152,7 +154,8 @@ class Connection(asyncio.BufferedProtocol):
                 if not self._start_request():
                     break
             else:
-                self.door.loop.call_soon(self._advance)
+                self._turn_due = True
+                self.door.loop.call_soon(self._take_turn)
                 return
         except RequestError as error:
             self.refuse(error)
@@ -160,6 +163,10 @@ class Connection(asyncio.BufferedProtocol):
             self._running = False
         if self._eof and self.exchange is None and not self.write_paused:
             self.transport.close()
+
+    def _take_turn(self) -> None:
+        self._turn_due = False
+        self._advance()
 
     def _start_request(self) -> bool:
         """Start the first pending request; False if there is none or its turn has not come."""
@@ -192,7 +199,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.closing or not exchange.keep_alive:
             self._linger()
             return
-        if not self._eof:
+        if not self._eof and len(self.pending) < self.door.limits.pipelined_bytes:
             self.transport.resume_reading()
         self._advance()
 
