@@ -2,8 +2,9 @@
 
 A registry reads a manifest to know what it references; clients read it to run it. An attack lives
 where the two would read it differently (CVE-2021-41190), so a document that could be read in two
-ways is refused: a second key of the same name or of another case, ``layers`` beside
-``manifests``, a ``mediaType`` other than the ``Content-Type``.
+ways is refused: a second key of the same name or of another case (also inside a descriptor: to Go,
+``URLs`` are ``urls``), ``layers`` beside ``manifests``, a ``mediaType`` other than the
+``Content-Type``.
 """
 
 import re
@@ -25,7 +26,11 @@ _FIELDS = {
     "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs",
     "subject", "annotations",
 }  # fmt: skip
-_FOLDED = {name.lower(): name for name in _FIELDS}
+_DESCRIPTOR_FIELDS = {
+    "mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform",
+}  # fmt: skip
+_FOLDED = {name.casefold(): name for name in _FIELDS}
+_DESCRIPTOR_FOLDED = {name.casefold(): name for name in _DESCRIPTOR_FIELDS}
 
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -33,7 +38,7 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
     media_type: str
     digest: str
-    size: Annotated[int, msgspec.Meta(ge=0)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
     urls: list[str] | None = None
     artifact_type: str | None = None
     annotations: dict[str, str] | None = None
@@ -179,6 +184,7 @@ def _require_one_meaning(content: bytes) -> None:
     """
     open_objects: list[set[bytes] | None] = []
     expects_name = False
+    section = ""  # the top-level name whose value is being read
     for token in _tokens(content):
         if token == b"{":
             open_objects.append(set())
@@ -188,9 +194,7 @@ def _require_one_meaning(content: bytes) -> None:
             if open_objects:
                 open_objects.pop()
         elif token != b"," and expects_name:
-            names = open_objects[-1]
-            if names is not None:
-                _take_name(token, names, top_level=len(open_objects) == 1)
+            section = _take_name(token, open_objects, section)
         if len(open_objects) > MAX_DEPTH:
             raise _invalid(f"nested more than {MAX_DEPTH} deep")
         expects_name = token in (b"{", b",") and bool(open_objects and open_objects[-1] is not None)
@@ -200,18 +204,37 @@ def _tokens(content: bytes) -> Iterator[bytes]:
     return (match[0] for match in _TOKEN.finditer(content))
 
 
-def _take_name(token: bytes, names: set[bytes], *, top_level: bool) -> None:
+def _take_name(token: bytes, open_objects: list[set[bytes] | None], section: str) -> str:
+    """Check a name of the innermost object; return the top-level name that is being read."""
     if b"\\" in token:  # an escape can spell any name a second time
         try:
             token = msgspec.json.encode(msgspec.json.decode(token, type=str))
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise _invalid(str(error)) from None
-    if token in names:
-        raise _invalid(f"the name {token.decode(errors='replace')} stands twice in one object")
-    names.add(token)
-    if top_level:
-        name = token[1:-1].decode(errors="replace")
-        # Go's encoding/json matches names in any case: to it, "Layers" is "layers".
-        canonical = _FOLDED.get(name.lower())
-        if canonical is not None and name != canonical:
-            raise _invalid(f"{name} is not {canonical}")
+    names = open_objects[-1]
+    if names is not None:
+        if token in names:
+            raise _invalid(f"the name {token.decode(errors='replace')} stands twice in one object")
+        names.add(token)
+    if len(open_objects) == 1:
+        return _exact(token, _FOLDED)
+    if _is_descriptor(section, open_objects):
+        _exact(token, _DESCRIPTOR_FOLDED)
+    return section
+
+
+def _is_descriptor(section: str, open_objects: list[set[bytes] | None]) -> bool:
+    if section in ("config", "subject"):
+        return len(open_objects) == 2
+    in_list = len(open_objects) == 3 and open_objects[1] is None
+    return in_list and section in ("layers", "manifests", "blobs")
+
+
+def _exact(token: bytes, folded: dict[str, str]) -> str:
+    # Go's encoding/json matches names by Unicode's simple folding: to it, "Layers" is "layers", and
+    # a long s (U+017F) is an s.
+    name = token[1:-1].decode(errors="replace")
+    canonical = folded.get(name.casefold())
+    if canonical is not None and name != canonical:
+        raise _invalid(f"{name} is not {canonical}")
+    return name

@@ -54,10 +54,10 @@ class Wire:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are; a daemon that has closed already shows when reading."""
+        """Send bytes as they are; that the daemon has closed shows when reading."""
         try:
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:
             return
 
     def send_meanwhile(self, data: bytes) -> threading.Thread:
