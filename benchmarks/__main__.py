@@ -43,6 +43,7 @@ def main() -> int:
     lab = Lab(
         servers=tuple(arguments.server or KINDS),
         rounds=arguments.rounds or (1 if arguments.quick else 5),
+        patience=arguments.patience,
         scale=QUICK if arguments.quick else Scale(),
         server_cpu=cpus[0],
     )
@@ -59,6 +60,13 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which ones of {', '.join(CLAIMS)} (all)")
     parser.add_argument("--rounds", type=int, help="samples of each figure (5, or 1 with --quick)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=10,
+        metavar="SECONDS",
+        help="how long to repeat a sample while others keep the machine busy (%(default)s)",
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything: a smoke test")
     parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
     parser.add_argument(

@@ -25,13 +25,18 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """A connection kept alive. Its credentials, if any, go with every request."""
+    """A connection kept alive. Its credentials, if any, go with every request.
 
-    def __init__(self, port: int, credentials: str | None = None) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    ``window`` bounds how far the server may send ahead of what was received.
+    """
+
+    def __init__(self, port: int, credentials: str | None = None, window: int = 0) -> None:
+        self.socket = socket.socket()
+        if window:  # to be known before the handshake
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Blocking with the kernel's own time limits: fewer system calls than Python's poll().
-        self.socket.settimeout(None)
+        # Time limits of the kernel's: those of Python need a poll(2) before every call.
         limit = struct.pack("ll", PATIENCE, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -1,6 +1,7 @@
 """Where measurements are taken: which servers, how often, how much, in what order."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from benchmarks.kernel import Window
 from benchmarks.servers import KINDS, Server
 
 NOISE = 0.15  # CPUs that others may keep busy before a sample is taken again
-TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Scale:
 
     large: int = 256 << 20  # bytes of a large blob
     small: int = 10_000  # bytes of a small blob
-    large_pulls: int = 16
+    large_pulls: int = 4  # on each connection
     large_pushes: int = 2
     small_pushes: int = 1000
     seconds: int = 3  # under load of small pulls
@@ -62,6 +62,7 @@ class Lab:
 
     servers: tuple[str, ...]
     rounds: int
+    patience: float  # seconds a sample may be repeated for while others keep the machine busy
     scale: Scale
     server_cpu: int
 
@@ -84,20 +85,20 @@ class Lab:
         worst = 0.0
         for number in range(self.rounds):
             for name in order if number % 2 == 0 else reversed(order):
-                sample = _undisturbed(partial(take, name))
+                sample = _undisturbed(partial(take, name), self.patience)
                 samples[name].append(sample.value)
                 worst = max(worst, sample.disturbance)
                 _progress(f"{figure.name}, round {number + 1}: {name} {sample.value:.4g}")
         return Result(figure, samples, worst)
 
 
-def _undisturbed(take: Callable[[], Sample]) -> Sample:
-    """Return the first sample taken in quiet, or else the least disturbed."""
-    samples = []
-    for _ in range(TRIES):
+def _undisturbed(take: Callable[[], Sample], patience: float) -> Sample:
+    """Return the first sample taken in quiet; when patience ends, the least disturbed."""
+    deadline = time.monotonic() + patience
+    samples = [take()]
+    while samples[-1].disturbance > NOISE and time.monotonic() < deadline:
+        time.sleep(1)
         samples.append(take())
-        if samples[-1].disturbance <= NOISE:
-            break
     return min(samples, key=lambda sample: sample.disturbance)
 
 

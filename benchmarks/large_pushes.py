@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from benchmarks import oci
 from benchmarks.figures import Figure, Result, Target
-from benchmarks.kernel import Window
+from benchmarks.kernel import Window, warm_memory
 from benchmarks.lab import Lab, Sample
 from benchmarks.oci import Blob
 from benchmarks.servers import REPOSITORY
@@ -34,6 +34,7 @@ def _compare(lab: Lab, content: bytearray, framing: str, *, chunked: bool) -> Re
         def take(name: str) -> Sample:
             cpu = disturbance = 0.0
             with servers[name].connect() as connection:
+                warm_memory(2 * times * size)
                 for _ in range(times):
                     blob = _another(content)
                     with Window(servers[name].pid) as window:

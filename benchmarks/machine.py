@@ -18,13 +18,14 @@ PACKAGES = {
     "nginx": "nginx",
     "docker-registry": "docker-registry",
     "wrk": "wrk",
+    "setpriv": "util-linux",
     "taskset": "util-linux",
 }
 
 
 def missing_packages() -> list[str]:
     """Return the Debian packages still to be installed."""
-    return [package for tool, package in PACKAGES.items() if which(tool) is None]
+    return sorted({package for tool, package in PACKAGES.items() if which(tool) is None})
 
 
 def describe() -> Mapping[str, str]:

@@ -13,12 +13,17 @@ def markdown(machine: Mapping[str, str], results: Sequence[Result], servers: Seq
         [
             *(f"- {key}: {value}" for key, value in machine.items()),
             "",
-            "Median (lowest-highest):",
+            "Median (lowest-highest); others: CPUs kept busy by anything else.",
             "",
             *table(
-                ["measure", "unit", *servers],
+                ["measure", "unit", *servers, "others"],
                 (
-                    [r.figure.name, r.figure.unit, *(_spread(r, server) for server in servers)]
+                    [
+                        r.figure.name,
+                        r.figure.unit,
+                        *(_spread(r, server) for server in servers),
+                        f"{r.disturbance:.2f}",
+                    ]
                     for r in results
                 ),
             ),

@@ -57,16 +57,16 @@ class Server(ABC):
         """The process every other one of the server descends from."""
         return self._process.pid
 
-    def connect(self) -> Connection:
+    def connect(self, window: int = 0) -> Connection:
         """Return a new connection that may push."""
-        return Connection(self.port, self.credentials)
+        return Connection(self.port, self.credentials, window)
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True)
-        command = ["taskset", "--cpu-list", str(self._cpu), *self.command()]
+        pinned = ["taskset", "--cpu-list", str(self._cpu), *self.command()]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command,
+                ["setpriv", "--pdeathsig", "TERM", *pinned],  # it ends with us, whatever ends us
                 cwd=self.directory,
                 env={**os.environ, **self.environment()},
                 stdin=subprocess.DEVNULL,
