@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, Application, Message
+from cypd.doors.asgi import PATH_SEND, REQUEST_SLABS, ZEROCOPY_SEND, Application, Message
 from tests.daemon import basic
 
 
@@ -15,6 +16,8 @@ class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+    used: list[str]
+    """The types of the messages that brought the body."""
 
     def json(self) -> Any:
         """Return the body's document."""
@@ -32,10 +35,17 @@ class Cut(Exception):
 
 
 class Client:
-    """Sends requests to an ASGI application as somebody."""
+    """Sends requests to an ASGI application as somebody, through a door with these extensions."""
 
-    def __init__(self, application: Application, user: str = "", password: str = "") -> None:
+    def __init__(
+        self,
+        application: Application,
+        user: str = "",
+        password: str = "",
+        extensions: Iterable[str] = (ZEROCOPY_SEND, REQUEST_SLABS),
+    ) -> None:
         self._application = application
+        self._extensions = extensions
         self._authorization = basic(user, password) if user else None
 
     async def request(
@@ -61,7 +71,7 @@ class Client:
             "path": path,
             "query_string": query.encode(),
             "headers": [(k.encode(), v.encode("latin-1")) for k, v in fields.items()],
-            "extensions": {ZEROCOPY_SEND: {}, REQUEST_SLABS: {"receive": exchange.receive}},
+            "extensions": {name: {"receive": exchange.receive} for name in self._extensions},
         }
         await self._application(scope, exchange.receive, exchange.send)
         return exchange.response()
@@ -74,6 +84,7 @@ class _Exchange:
         self._headers: dict[str, str] = {}
         self._body = bytearray()
         self._is_complete = False
+        self.used: list[str] = []
 
     async def receive(self) -> Message:
         piece = self._pieces.pop(0) if self._pieces else Cut()
@@ -91,7 +102,10 @@ class _Exchange:
                 before = f"{self._headers[name]}, " if name in self._headers else ""
                 self._headers[name] = before + value.decode()
             return
-        if message["type"] == ZEROCOPY_SEND:
+        self.used.append(message["type"])
+        if message["type"] == PATH_SEND:
+            self._body += Path(message["path"]).read_bytes()
+        elif message["type"] == ZEROCOPY_SEND:
             count, offset = message["count"], message["offset"]
             self._body += os.pread(message["file"], count, offset)
         else:
@@ -101,4 +115,4 @@ class _Exchange:
     def response(self) -> Response:
         if self._status:
             assert self._is_complete, "the answer has no end"
-        return Response(self._status, self._headers, bytes(self._body))
+        return Response(self._status, self._headers, bytes(self._body), self.used)

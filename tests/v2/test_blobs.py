@@ -1,11 +1,17 @@
 """Pulling blobs: whole, in ranges, not at all."""
 
 from email import message_from_bytes
+from pathlib import Path
 
 import pytest
 
+from cypd.doors.asgi import PATH_SEND, ZEROCOPY_SEND
+from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
-from tests.v2.conftest import Registry
+from cypd.registry.ports import Inline
+from cypd.storage.filesystem import FilesystemStorage
+from tests.v2.client import Client
+from tests.v2.conftest import Registry, build
 
 LARGE = bytes(range(256)) * 1024
 SIZES = [b"", b"x", b"small" * 100, LARGE]
@@ -161,3 +167,66 @@ async def test_what_a_manifest_lists_can_not_be_deleted(registry: Registry) -> N
     assert "delete that manifest first" in refused.body.decode()
     await registry.admin.request("DELETE", f"/v2/library/app/manifests/{manifest}")
     assert (await registry.admin.request("DELETE", url)).status == 202
+
+
+@pytest.mark.parametrize("extensions", [(), (PATH_SEND,), (ZEROCOPY_SEND, PATH_SEND)])
+async def test_every_door_gets_the_bytes_the_best_way_it_has(
+    tmp_path: Path, extensions: tuple[str, ...]
+) -> None:
+    """With zerocopysend always that, with pathsend for whole files, with neither body chunks."""
+    storage = FilesystemStorage(tmp_path)
+    registry = build(MemoryMetadata(), storage)
+    digest = await registry.push(LARGE + LARGE)
+    client = Client(registry.application, "admin", "x", extensions)
+    url = f"/v2/library/app/blobs/{digest}"
+    whole = await client.request("GET", url)
+    part = await client.request("GET", url, headers={"Range": "bytes=10-300000"})
+    parts = await client.request("GET", url, headers={"Range": "bytes=0-9,-9"})
+    storage.close()
+
+    assert LARGE + LARGE == whole.body
+    assert (LARGE + LARGE)[10:300001] == part.body
+    assert (LARGE + LARGE)[-9:] in parts.body
+    best = extensions[0] if extensions else "http.response.body"
+    assert {best} == set(whole.used)
+    assert (ZEROCOPY_SEND in extensions) == (part.used == [ZEROCOPY_SEND])
+    assert PATH_SEND not in part.used + parts.used
+
+
+async def test_a_file_that_is_cut_short_meanwhile_is_never_padded(tmp_path: Path) -> None:
+    """Where the bytes end too early the answer breaks off."""
+    storage = FilesystemStorage(tmp_path)
+    registry = build(MemoryMetadata(), storage)
+    digest = await registry.push(LARGE)
+    (path,) = (tmp_path / "blobs").rglob(digest.hex)
+    content = await storage.open(digest, len(LARGE))
+    assert not isinstance(content, Inline)
+    storage.open = lambda *_: _value(content)  # type: ignore[assignment,method-assign]
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    client = Client(registry.application, "admin", "x", ())
+    with pytest.raises(OSError, match="too early"):
+        await client.request("GET", f"/v2/library/app/blobs/{digest}")
+    storage.close()
+
+
+async def _value(value: object) -> object:
+    return value
+
+
+async def test_a_damaged_blob_is_told_and_can_be_pushed_again(tmp_path: Path) -> None:
+    """Before a push it looks absent, so that clients push it, which heals it; a pull is a 500."""
+    storage = FilesystemStorage(tmp_path)
+    registry = build(MemoryMetadata(), storage)
+    digest = await registry.push(b"content")
+    (path,) = (tmp_path / "blobs").rglob(digest.hex)
+    path.chmod(0o600)
+    path.write_bytes(b"cont")
+    url = f"/v2/library/app/blobs/{digest}"
+
+    assert (await registry.admin.request("HEAD", url)).status == 404
+    assert (await registry.admin.request("GET", url)).status == 500
+    await registry.push(b"content")
+    assert (await registry.admin.request("GET", url)).body == b"content"
+    storage.close()
