@@ -21,6 +21,11 @@ from cypd.oci.errors import Code, OCIError
 MAX_MANIFEST_BYTES = 4 << 20
 # Real manifests nest 6 deep (annotations of a descriptor's platform); parsers recurse.
 MAX_DEPTH = 32
+# Brackets, commas and strings. A descriptor has one in 12 bytes; documents of nothing but tiny
+# elements would take twenty times their size in memory, and seconds to read.
+MAX_TOKENS = MAX_MANIFEST_BYTES // 10
+# Annotations are the one object with names of the pusher's choice; real ones have dozens.
+MAX_NAMES = 4096
 
 _FIELDS = {
     "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs",
@@ -201,7 +206,10 @@ def _require_one_meaning(content: bytes) -> None:
 
 
 def _tokens(content: bytes) -> Iterator[bytes]:
-    return (match[0] for match in _TOKEN.finditer(content))
+    for count, match in enumerate(_TOKEN.finditer(content)):
+        if count == MAX_TOKENS:
+            raise _invalid(f"more than {MAX_TOKENS} brackets, commas and strings")
+        yield match[0]
 
 
 def _take_name(token: bytes, open_objects: list[set[bytes] | None], section: str) -> str:
@@ -216,6 +224,8 @@ def _take_name(token: bytes, open_objects: list[set[bytes] | None], section: str
         if token in names:
             raise _invalid(f"the name {token.decode(errors='replace')} stands twice in one object")
         names.add(token)
+        if len(names) > MAX_NAMES:
+            raise _invalid(f"more than {MAX_NAMES} names in one object")
     if len(open_objects) == 1:
         return _exact(token, _FOLDED)
     if _is_descriptor(section, open_objects):

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self, cast
 
@@ -49,16 +50,16 @@ class Wire:
         self.close()
 
     def close(self) -> None:
-        """Close both directions."""
+        """Close both directions; what is still being sent ends with it."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         self._file.close()
         self.socket.close()
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are; that the daemon has closed shows when reading."""
-        try:
+        with suppress(OSError):
             self.socket.sendall(data)
-        except OSError:
-            return
 
     def send_meanwhile(self, data: bytes) -> threading.Thread:
         """Send in a thread, for more than the buffers between us hold."""
@@ -68,10 +69,8 @@ class Wire:
 
     def finish(self) -> None:
         """Say that no more will come; reading goes on."""
-        try:
+        with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
 
     def answer(self, method: str = "GET") -> Answer:
         """Read one answer; raise ``Closed`` where the connection ends before it does."""
@@ -176,7 +175,5 @@ def ask(
 ) -> Answer:
     """Send one request on a connection of its own."""
     with Wire(port) as wire:
-        sending = wire.send_meanwhile(request(method, target, body, fields, auth=auth))
-        answer = wire.answer(method)
-        sending.join(PATIENCE)
-        return answer
+        wire.send_meanwhile(request(method, target, body, fields, auth=auth))
+        return wire.answer(method)
