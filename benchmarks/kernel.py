@@ -27,6 +27,7 @@ class Window:
     """
 
     cpu: float  # seconds the server spent
+    both: float  # seconds server and client spent
     wall: float  # seconds that passed
     disturbance: float  # CPUs kept busy in user space by anybody else
 
@@ -48,6 +49,7 @@ class Window:
         )
         self.wall = wall.total
         self.cpu = server.total
+        self.both = server.total + client.total
         self.disturbance = max(0.0, everybody.user - server.user - client.user) / wall.total
 
     def _read(self) -> tuple["_Reading", ...]:

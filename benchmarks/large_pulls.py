@@ -20,28 +20,32 @@ PEERS = ("cypd", "nginx", "docker-registry")
 def run(lab: Lab) -> Iterator[Result]:
     """GET one blob from page cache, over and over on a few connections."""
     size, times = lab.scale.large, lab.scale.large_pulls
-    figure = Figure(
-        f"GET blob, {size >> 20} MiB",
-        "CPU-s/GB",
-        "lower",
-        [Target(1.3, "nginx"), Target(0.5, "docker-registry")],
-    )
     blob = Blob.of(os.urandom(size))
     with lab.running(*PEERS) as servers, ThreadPoolExecutor(CONNECTIONS) as pool:
         paths = {name: server.put_blob(blob) for name, server in servers.items()}
-        for name, server in servers.items():
-            _check(server, paths[name], blob)
+        for name in servers:
+            _check(servers[name], paths[name], blob)
 
-        def take(name: str) -> Sample:
-            def pull(_: int) -> int:
-                with servers[name].connect(WINDOW) as connection:
-                    return sum(connection.discard(paths[name]) for _ in range(times))
+        def pull(name: str) -> int:
+            with servers[name].connect(WINDOW) as connection:
+                return sum(connection.discard(paths[name]) for _ in range(times))
 
+        def take(name: str) -> tuple[float, Window]:
             with Window(servers[name].pid) as window:
-                received = sum(pool.map(pull, range(CONNECTIONS)))
-            return Sample.cpu_per(received / GB, window)
+                received = sum(pool.map(pull, [name] * CONNECTIONS))
+            return received / GB, window
 
-        yield lab.compare(figure, PEERS, take)
+        def server(name: str) -> Sample:
+            return Sample.cpu_per(*take(name))
+
+        def both(name: str) -> Sample:
+            amount, window = take(name)
+            return Sample(window.both / amount, window.disturbance)
+
+        title = f"GET blob, {size >> 20} MiB"
+        targets = [Target(1.3, "nginx"), Target(0.5, "docker-registry")]
+        yield lab.compare(Figure(title, "CPU-s/GB", "lower", targets), PEERS, server)
+        yield lab.compare(Figure(f"{title}, client included", "CPU-s/GB", "lower"), PEERS, both)
 
 
 def _check(server: Server, path: str, blob: Blob) -> None:

@@ -33,6 +33,7 @@ def _compare(lab: Lab, content: bytearray, framing: str, *, chunked: bool) -> Re
 
         def take(name: str) -> Sample:
             cpu = disturbance = 0.0
+            servers[name].warm_up()
             with servers[name].connect() as connection:
                 warm_memory(2 * times * size)
                 for _ in range(times):

@@ -30,6 +30,7 @@ def run(lab: Lab) -> Iterator[Result]:
             server = servers[name]
             blobs = [Blob.of(os.urandom(size)) for _ in range(count)]
             shares = [blobs[start::CONNECTIONS] for start in range(CONNECTIONS)]
+            server.warm_up()
             with Window(server.pid) as window:
                 list(pool.map(_push, [server] * CONNECTIONS, shares))
             return Sample.per_second(count, window)
