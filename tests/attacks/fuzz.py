@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.attacks.grammar import Attempt, Grammar
-from tests.attacks.watch import MIB, anonymous_memory, complaints, descriptors, eventually
+from tests.attacks.watch import MIB, anonymous_memory, complaints, descriptors, eventually, kept
 from tests.attacks.wire import Closed, Wire
 from tests.daemon import Daemon
 
@@ -89,7 +89,7 @@ def main(requests: int, seed: int) -> int:
         start = time.monotonic()
         outcome = fuzz(daemon, requests, seed)
         seconds = time.monotonic() - start
-        closed = eventually(lambda: descriptors(daemon) == before)
+        closed = eventually(lambda: not kept(daemon, before))
         grown = (anonymous_memory(daemon) - memory) / MIB
         faults = complaints(daemon)
     report = (

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,22 +15,8 @@ MIB = 1 << 20
 
 def anonymous_memory(daemon: Daemon) -> int:
     """Return RssAnon in bytes: what the process itself has taken, mapped files left out."""
-    return _status(daemon, "RssAnon")
-
-
-def peak_memory(daemon: Daemon) -> int:
-    """Return VmHWM in bytes: the most that was resident since ``forget_peak``."""
-    return _status(daemon, "VmHWM")
-
-
-def forget_peak(daemon: Daemon) -> None:
-    """Start the peak anew (proc(5), clear_refs)."""
-    Path(f"/proc/{daemon.pid}/clear_refs").write_text("5")
-
-
-def _status(daemon: Daemon, field: str) -> int:
     status = Path(f"/proc/{daemon.pid}/status").read_text()
-    match = re.search(rf"^{field}:\s+([0-9]+) kB$", status, re.MULTILINE)
+    match = re.search(r"^RssAnon:\s+([0-9]+) kB$", status, re.MULTILINE)
     assert match, status
     return int(match[1]) << 10
 
@@ -42,6 +29,11 @@ def descriptors(daemon: Daemon) -> list[str]:
         with suppress(FileNotFoundError):
             found.append(re.sub(r"\d+", "", os.readlink(f"{folder}/{name}")))
     return sorted(found)
+
+
+def kept(daemon: Daemon, before: list[str]) -> list[str]:
+    """Return the open descriptors that were not there before."""
+    return sorted((Counter(descriptors(daemon)) - Counter(before)).elements())
 
 
 def complaints(daemon: Daemon) -> list[str]:
