@@ -24,6 +24,7 @@ class Docker(Client):
         config.write_text("{}")
         backend = self.stack.enter_context(containerd(self.directory, self.environment))
         command = (
+            *("unshare", "--mount"),  # it mounts its data on itself; that shall go with it
             "dockerd",
             f"--config-file={config}",
             f"--host={self.environment['DOCKER_HOST']}",
