@@ -23,7 +23,7 @@ _ODD = [
 _FIELDS = [
     "Range", "If-Range", "If-None-Match", "Content-Range", "Content-Type", "Accept", "Expect",
     "X-Request-ID", "Connection", "Upgrade", "Transfer-Encoding", "Content-Length", "Host",
-    "Authorization", "Content-Encoding", "X-Forwarded-Host", "Cookie", "Trailer", "TE",
+    "Authorization", "Content-Encoding", "X-Forwarded-Host", "Cookie", "Trailer", "Via",
 ]  # fmt: skip
 _FITTING = {"GET": ["Range"], "PATCH": ["Content-Range"], "PUT": ["Content-Range", "Content-Type"]}
 _FRAMING = {"Expect", "Connection", "Transfer-Encoding", "Content-Length", "Host"}
