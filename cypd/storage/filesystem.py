@@ -14,13 +14,14 @@ import fcntl
 import os
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cypd.oci.digest import ALGORITHMS, Algorithm, Digest
+from cypd.oci.errors import OCIError
 from cypd.registry.ports import (
     INLINE_BYTES,
     BlobMissing,
@@ -122,12 +123,13 @@ class FilesystemStorage:
         remembered = self._remembered.pop(upload_id, None)
         descriptor, progress = await self._offload(_open_staged, path, algorithm, remembered)
         staged = StagedFile(path, descriptor, progress, self._offload)
-        try:
-            yield staged
-        finally:
-            reached = await staged.close()
-            if reached is not None and path.exists():
-                self._remember(upload_id, reached)
+        with _translating():  # closing writes what is held, going back cuts the file
+            try:
+                yield staged
+            finally:
+                reached = await staged.close()
+                if reached is not None and path.exists():
+                    self._remember(upload_id, reached)
 
     def _remember(self, upload_id: str, progress: Progress) -> None:
         self._remembered[upload_id] = progress
@@ -175,16 +177,22 @@ class FilesystemStorage:
         return removed
 
 
-def _translated(function: Callable[..., T], *arguments: Any) -> T:
-    """Call, and give an error of the file system the meaning it has for the registry."""
+@contextmanager
+def _translating() -> Iterator[None]:
+    """Give an error of the file system the meaning it has for the registry."""
     try:
-        return function(*arguments)
+        yield
     except OSError as error:
         if error.errno == errno.EIO:
             raise Fatal(f"storage: {error}") from error
         if error.errno in _PASSING:
             raise Unavailable(f"storage: {os.strerror(error.errno)}") from error
         raise
+
+
+def _translated(function: Callable[..., T], *arguments: Any) -> T:
+    with _translating():
+        return function(*arguments)
 
 
 def _open(path: str, size: int) -> OpenFile:
@@ -272,8 +280,13 @@ def _close_result(job: asyncio.Future[int]) -> None:
 
 
 def _older_than(folder: str, moment: float) -> list[str]:
+    older = []
     with os.scandir(folder) as entries:
-        return [entry.name for entry in entries if entry.stat().st_mtime < moment]
+        for entry in entries:
+            with suppress(FileNotFoundError):  # it has become a blob meanwhile
+                if _UPLOAD_ID.fullmatch(entry.name) and entry.stat().st_mtime < moment:
+                    older.append(entry.name)
+    return older
 
 
 def _collect_shard(
@@ -287,9 +300,10 @@ def _collect_shard(
         fcntl.flock(shard, fcntl.LOCK_EX)
         with os.scandir(shard) as entries:
             for entry in entries:
+                digest = _digest(algorithm, entry.name)
                 # fchmod and rename set the ctime: it tells when the blob was placed.
                 old = entry.stat(follow_symlinks=False).st_ctime < placed_before
-                if old and not is_held(Digest.parse(f"{algorithm}:{entry.name}")):
+                if digest and old and not is_held(digest):
                     os.unlink(entry.name, dir_fd=shard)
                     removed += 1
     finally:
@@ -297,24 +311,32 @@ def _collect_shard(
     return removed
 
 
+def _digest(algorithm: Algorithm, name: str) -> Digest | None:
+    try:
+        return Digest.parse(f"{algorithm}:{name}")
+    except OCIError:  # whoever put it here knows what it is
+        return None
+
+
 def _make_layout(root: Path) -> None:
-    """Make the folders and their names durable: fsync of a file does not save its name."""
+    """Make the folders and their names durable: fsync of a file does not save its name.
+
+    At every start, for the one that made them may have been killed before its fsync.
+    """
     folders = [root, root / "uploads", root / "blobs"]
     for algorithm in ALGORITHMS:
         base = root / "blobs" / algorithm
         folders += [base, *(base / shard for shard in _SHARDS)]
-    made = {folder.parent for folder in folders if _make_folder(folder)}
-    for folder in made:
-        descriptor = os.open(folder, _FOLDER)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for folder in folders:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for folder in {folder.parent for folder in folders}:
+        with suppress(PermissionError):  # the root's parent may be closed to us
+            _sync_folder(folder)
 
 
-def _make_folder(folder: Path) -> bool:
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, _FOLDER)
     try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return False
-    return True
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -25,6 +25,10 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Go away."""
         self._connection.close()
 
     def send(

@@ -14,6 +14,8 @@ from tests.daemon import Response
 
 _SIZES = {1: 4, 10_000: 8, 300_000: 4, 3_000_000: 1}  # with how often each is taken
 _TAGS = ("latest", "v1", "v2", "v3")
+GONE = OSError, HTTPException
+"""What a client of a killed daemon sees."""
 _LARGE = 80_000  # a manifest that does not go into the metadata
 
 
@@ -52,9 +54,14 @@ class Pusher:
         try:
             while True:
                 self._random.choices(actions, weights)[0]()
-        except (OSError, HTTPException):
+        except GONE:
             if not self._killed.is_set():
                 raise
+
+    def run_once(self) -> None:
+        """Do each thing once, in the same order each time."""
+        for action in self._actions:
+            action()
 
     # --- blobs ----------------------------------------------------------------------------------
 

@@ -48,21 +48,21 @@ def _crash_one_state(directory: Path, rounds: int, seed: int) -> None:
     # Beside half of the pushes the janitor removes what was deleted a moment ago.
     sweeps = {"CYPD_GC_INTERVAL": "0.2", "CYPD_GC_BLOB_GRACE": "0.1"}
     daemon = Daemon(directory, sweeps if random.random() < 0.5 else {})
-    daemon.start()
-    del daemon.environment["CYPD_AUTH_ADMIN_PASSWORD"]  # it holds; to set it anew costs a hash
-    for _ in range(rounds):
-        with Client(daemon) as client:
-            assert client.send("GET", "/v2/").status == 200
-        _push_until_killed(daemon, shelves, random)
-        log.sync()
-        if random.random() < 0.2:
-            _kill_while_starting(daemon, random)
-        oracle.check_metadata(daemon.state)
-        daemon.start()
-        with Client(daemon) as client:
-            for shelf in shelves:
-                oracle.check(client, shelf, shelf.touched)
-    _check_everything(daemon, shelves)
+    with daemon:
+        del daemon.environment["CYPD_AUTH_ADMIN_PASSWORD"]  # it holds; to set it anew costs a hash
+        for _ in range(rounds):
+            with Client(daemon) as client:
+                assert client.send("GET", "/v2/").status == 200
+            _push_until_killed(daemon, shelves, random)
+            log.sync()
+            if random.random() < 0.2:
+                _kill_while_starting(daemon, random)
+            oracle.check_metadata(daemon.state)
+            daemon.start()
+            with Client(daemon) as client:
+                for shelf in shelves:
+                    oracle.check(client, shelf, shelf.touched)
+        _check_everything(daemon, shelves)
     log.close()
 
 
@@ -111,8 +111,9 @@ def _check_everything(daemon: Daemon, shelves: Sequence[Shelf]) -> None:
         "CYPD_GC_BLOB_GRACE": ttl,
         "CYPD_GC_INTERVAL": ttl,
     }
-    with daemon:
-        oracle.wait_until_clean(daemon.state, shelves)
-        with Client(daemon) as client:
-            assert oracle.snapshot(client, shelves) == before
+    daemon.start()
+    oracle.wait_until_clean(daemon.state, shelves)
+    with Client(daemon) as client:
+        assert oracle.snapshot(client, shelves) == before
+    daemon.stop()
     oracle.check_metadata(daemon.state)

@@ -1,6 +1,5 @@
 """strace(1) on a running daemon: what it asks the kernel for, and faults in the answers."""
 
-import os
 import re
 import shutil
 import signal
@@ -35,11 +34,9 @@ class Strace:
     """
 
     def __init__(self, pid: int, log: Path, *options: str) -> None:
+        self._pid = pid
         self._log = log
-        program = shutil.which("strace")
-        if program is None:
-            pytest.skip("strace is not installed")
-        self._command = [program, "-f", "-o", str(log), *options, "-p", str(pid)]
+        self._command = [require_strace(), "-f", "-o", str(log), *options, "-p", str(pid)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
@@ -61,9 +58,13 @@ class Strace:
         self._end()
 
     def _end(self) -> None:
-        if self._process.poll() is None:
+        if _is_alive(self._pid):
             self._process.send_signal(signal.SIGINT)  # it detaches, and lets the process go on
-        self._process.communicate(timeout=10)
+        try:
+            self._process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:  # it waits for a thread that is dead already
+            self._process.kill()
+            self._process.communicate()
 
     def calls(self) -> list[Call]:
         """Return what returned while strace was attached; ask after the context."""
@@ -93,6 +94,17 @@ def parse(log: str) -> list[Call]:
     return calls
 
 
-def threads(pid: int) -> int:
-    """Return how many threads a process has."""
-    return len(os.listdir(f"/proc/{pid}/task"))
+def _is_alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def require_strace() -> str:
+    """Return where strace is; skip the test if it is nowhere."""
+    program = shutil.which("strace")
+    if program is None:
+        pytest.skip("strace is not installed")
+    return program

@@ -28,6 +28,7 @@ Operation = Callable[[lmdb.Transaction], T]
 # Measured with 1, 32 and 256 operations a commit: 3,100, 43,000 and 102,000 durable a second.
 MAX_BATCH = 256
 MAX_QUEUE = 4096
+_FULL = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
 
 
 class _Job(NamedTuple):
@@ -98,11 +99,12 @@ class Writer:
             with self._environment.begin(write=True) as transaction:
                 return [_apply(operation, transaction) for operation in operations]
         except Exception as error:  # noqa: BLE001 (becomes the answer of one operation)
+            outcome = _Outcome(error=self._translate(error))
             # The transaction is gone, and with it what innocent operations did in it: run each
-            # by itself, and the guilty one alone fails.
-            if len(operations) > 1:
+            # by itself, and the guilty one alone fails. But not on a disk that errs.
+            if len(operations) > 1 and not self._failure:
                 return [self._commit([operation])[0] for operation in operations]
-            return [_Outcome(error=self._translate(error))]
+            return [outcome] * len(operations)
 
     def _translate(self, error: Exception) -> Exception:
         if isinstance(error, lmdb.MapFullError):
@@ -110,11 +112,19 @@ class Writer:
         if isinstance(error, lmdb.Error):
             # LMDB hands errno through as text. A full disk fails the transaction's pages before
             # its meta page, so the store is as it was; anything else leaves that open.
-            if os.strerror(errno.ENOSPC) in str(error):
+            if any(full in str(error) for full in _FULL) and self._begins():
                 return Unavailable("the disk that holds the metadata is full")
             self._failure = Fatal(f"metadata: {error}")
             return self._failure
         return error
+
+    def _begins(self) -> bool:
+        """Tell whether there is a store left: a failed meta page ends it for readers too."""
+        try:
+            self._environment.begin().abort()
+        except lmdb.Error:
+            return False
+        return True
 
     @staticmethod
     def _answer(batch: list[_Job], outcomes: list[_Outcome]) -> None:
