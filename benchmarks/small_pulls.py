@@ -63,7 +63,8 @@ def _compare(
 
 def _wrk(url: str, seconds: int) -> int:
     """Put a URL under load, return how many requests were answered."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-H", f"Accept: {MANIFEST}", url]
+    load = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s"]
+    command = ["wrk", *load, "-H", f"Accept: {MANIFEST}", url]
     report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return answered(report)
 
