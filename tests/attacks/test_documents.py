@@ -1,7 +1,6 @@
 """Documents that are no manifest, more than one, or too much: refused, in little memory."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from cypd.oci.digest import Digest
 from cypd.oci.media_types import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 from tests.attacks.content import new_repository, push_blob
-from tests.attacks.watch import MIB, anonymous_memory, complaints
+from tests.attacks.watch import MIB, anonymous_memory, complaints, processor_seconds
 from tests.attacks.wire import Answer, Wire, ask, chunked, request
 from tests.daemon import Daemon
 from tests.samples import EMPTY, image, index
@@ -207,7 +206,7 @@ def test_a_length_too_much_is_413(fed: Daemon, excess: int) -> None:
 
 
 def test_a_chain_of_indexes_is_walked_by_nobody(fed: Daemon) -> None:
-    """An index in an index, 100 deep: each push, pull and delete takes less than a second."""
+    """An index in an index, 100 deep: no push, pull or delete is a second of work."""
     assert _timed(fed, "PUT", "/v2/fed/manifests/chain", _GOOD) == 201
     chain = [_GOOD]
     for _ in range(100):
@@ -251,10 +250,10 @@ def test_one_child_a_hundred_thousand_times(fed: Daemon) -> None:
 
 
 def _timed(daemon: Daemon, method: str, target: str, body: bytes | None = None) -> int:
-    start = time.monotonic()
+    before = processor_seconds(daemon)
     status = ask(daemon.port, method, target, body).status
 
-    assert time.monotonic() - start < 1
+    assert processor_seconds(daemon) - before < 1
     return status
 
 

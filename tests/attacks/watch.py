@@ -21,6 +21,12 @@ def anonymous_memory(daemon: Daemon) -> int:
     return int(match[1]) << 10
 
 
+def processor_seconds(daemon: Daemon) -> float:
+    """Return the processor time that the daemon has used; a busy machine does not change it."""
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
+
+
 def descriptors(daemon: Daemon) -> list[str]:
     """Return what the daemon's open descriptors point at, without the sockets' numbers."""
     found = []
