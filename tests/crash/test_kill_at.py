@@ -19,7 +19,7 @@ from tests.syscalls.strace import Strace
 
 CALLS = ["openat", "pwrite64", "writev", "fchmod", "fdatasync", "rename", "fsync", "unlink"]
 # As many points of each call as there is time for; those of a thread are counted by themselves.
-POINTS = int(os.environ.get("CRASH_POINTS") or (10 if os.environ.get("CI") else 3))
+POINTS = int(os.environ.get("CRASH_POINTS") or (6 if os.environ.get("CI") else 2))
 _SOURCE = b"to be mounted"
 
 
