@@ -29,6 +29,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Server(_Section, frozen=True):
     """Where and how requests come in."""
 
+    external_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+)?$")] = ""
     listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:5000",)
     max_connections: Annotated[int, Meta(ge=1)] = 10_000
     header_timeout: _Positive = 10.0

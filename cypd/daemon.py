@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import cypd
+from cypd.accounts import secret_file
 from cypd.accounts.administrator import ADMINISTRATOR, ensure_administrator
 from cypd.asgi import compose
-from cypd.auth.authenticator import BasicAuthenticator
+from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import hash_password, verify_password
 from cypd.config import Config, ConfigError
 from cypd.doors.plain import Limits, PlainDoor, bind
@@ -105,7 +106,7 @@ async def _registry(
         storage = FilesystemStorage(root)
         stack.callback(storage.close)
         await _ensure_administrator(config, root, metadata)
-        authenticator = BasicAuthenticator(metadata)
+        authenticator = UserAuthenticator(metadata, secret_file.ensure(root / "token-key"))
         stack.callback(authenticator.close)
         allows = administrator_only(anonymous_pull=config.access.anonymous == "pull")
         v2 = V2(
@@ -123,6 +124,7 @@ async def _registry(
             ),
             authenticator,
             allows,
+            external_url=config.server.external_url,
             delete_enabled=config.access.delete,
             on_fatal=on_fatal,
         )
@@ -165,8 +167,11 @@ async def _sweep(janitor: Janitor, interval: float, on_fatal: Callable[[Fatal], 
             await janitor.sweep()
         except Fatal as error:
             on_fatal(error)
-        except (Unavailable, OSError) as error:
+        except Unavailable as error:
             log.warning("janitor: %s; it tries again in %g seconds", error, interval)
+        except Exception:
+            # Whatever it stumbled over, it is no reason to stop serving.
+            log.exception("janitor: a round broke off; it tries again in %g seconds", interval)
         await asyncio.sleep(interval)
 
 

@@ -1,10 +1,10 @@
 """The administrator that a new registry starts with."""
 
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from cypd.accounts import secret_file
 from cypd.accounts.ports import User, UserStore
 
 ADMINISTRATOR = "admin"
@@ -32,19 +32,10 @@ async def ensure_administrator(
     if user is not None:
         return None
     password = secrets.token_urlsafe(24)
-    _write_secret(password_file, password)
+    secret_file.write(password_file, password)
     await users.put_user(_administrator(hash_password(password)))
     return password_file
 
 
 def _administrator(password_hash: str) -> User:
     return User(name=ADMINISTRATOR, password_hash=password_hash, is_admin=True)
-
-
-def _write_secret(path: Path, secret: str) -> None:
-    path.unlink(missing_ok=True)  # a file somebody else made could have another mode
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
-        file.flush()
-        os.fsync(file.fileno())

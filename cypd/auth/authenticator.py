@@ -1,4 +1,4 @@
-"""The first authenticator: HTTP Basic (RFC 7617) against the user store."""
+"""Who sent a request: HTTP Basic (RFC 7617) with a password, or Bearer (RFC 6750) with a token."""
 
 import asyncio
 import secrets
@@ -10,8 +10,9 @@ from hashlib import blake2b
 
 from cypd.accounts.ports import UserStore
 from cypd.auth.passwords import hash_password, verify_password
+from cypd.auth.tokens import LIFETIME_SECONDS, Tokens
 from cypd.oci.errors import Code, OCIError
-from cypd.registry.access import ANONYMOUS, Principal
+from cypd.registry.access import ANONYMOUS, Principal, Token
 
 _CACHE_SECONDS = 60.0
 _CACHE_ENTRIES = 1024
@@ -19,7 +20,7 @@ _CACHE_ENTRIES = 1024
 _MAX_PASSWORD = 1024
 
 
-class BasicAuthenticator:
+class UserAuthenticator:
     """Verifies passwords off the loop, and remembers for a minute that one was right.
 
     CI jobs send Basic with each request, and argon2id is slow by intent. The memory is keyed by
@@ -27,23 +28,31 @@ class BasicAuthenticator:
     a changed password is forgotten at once, whichever process changed it.
     """
 
-    def __init__(self, users: UserStore) -> None:
+    def __init__(self, users: UserStore, token_key: str) -> None:
         self._users = users
+        self._tokens = Tokens(users, token_key)
         self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
         self._key = secrets.token_bytes(32)
         # Two at a time: 64 MiB each, and wrong passwords must not take the machine.
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="argon2")
         self._absent = hash_password(secrets.token_hex())
 
-    def challenge(self) -> bytes:
-        """Return the ``WWW-Authenticate`` header of a 401 (RFC 7617, section 2)."""
-        return b'Basic realm="cypd", charset="UTF-8"'
+    def issue_token(self, principal: Principal) -> Token:
+        """Return a token for somebody who proved who they are, or for nobody."""
+        return Token(self._tokens.issue(principal), LIFETIME_SECONDS)
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """Return who sent this ``Authorization``; raise UNAUTHORIZED unless it proves who."""
         if authorization is None:
             return ANONYMOUS
-        name, password = _credentials(authorization)
+        scheme, _, credentials = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            return self._tokens.verify(credentials.strip())
+        if scheme.lower() == "basic":
+            return await self._authenticate_basic(authorization, *_decoded(credentials))
+        raise _wrong()
+
+    async def _authenticate_basic(self, authorization: str, name: str, password: str) -> Principal:
         user = self._users.user(name)
         # An unknown name costs the same hash as a wrong password, and gets the same answer.
         expected = user.password_hash if user else self._absent
@@ -73,10 +82,7 @@ class BasicAuthenticator:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _credentials(authorization: str) -> tuple[str, str]:
-    scheme, _, encoded = authorization.partition(" ")
-    if scheme.lower() != "basic":
-        raise _wrong()
+def _decoded(encoded: str) -> tuple[str, str]:
     try:
         name, colon, password = b64decode(encoded.strip(), validate=True).decode().partition(":")
     except ValueError:  # not ASCII, not base64 (binascii.Error), not UTF-8: all are of this type

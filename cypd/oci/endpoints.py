@@ -14,6 +14,9 @@ from cypd.oci.names import RepositoryName, Tag
 Reference = Tag | Digest
 
 
+TOKEN_PATH = "/v2/auth"  # noqa: S105
+
+
 class Endpoint(Enum):
     """The spec's table of endpoints (section Endpoints), with its numbers."""
 
@@ -30,6 +33,7 @@ class Endpoint(Enum):
     REFERRERS = "end-12"
     UPLOAD_STATUS = "end-13"
     UPLOAD_CANCEL = "end-14"  # DELETE of an upload, in the spec since 1.2-dev
+    TOKEN = "token"  # noqa: S105 (Docker Registry v2 authentication, section Token endpoint)
     CATALOG = "catalog"  # Docker Registry HTTP API V2, section Listing Repositories
 
 
@@ -44,6 +48,7 @@ class Target(NamedTuple):
 
 _METHODS: dict[str, dict[str, Endpoint]] = {
     "ping": {"GET": Endpoint.PING, "HEAD": Endpoint.PING},
+    "token": {"GET": Endpoint.TOKEN, "HEAD": Endpoint.TOKEN},
     "catalog": {"GET": Endpoint.CATALOG, "HEAD": Endpoint.CATALOG},
     "tags": {"GET": Endpoint.TAG_LIST, "HEAD": Endpoint.TAG_LIST},
     "referrers": {"GET": Endpoint.REFERRERS, "HEAD": Endpoint.REFERRERS},
@@ -69,6 +74,9 @@ _METHODS: dict[str, dict[str, Endpoint]] = {
 }
 
 
+_FIXED = {"/v2/": "ping", "/v2": "ping", TOKEN_PATH: "token", "/v2/_catalog": "catalog"}
+
+
 def parse(method: str, path: str) -> Target:
     """Return what ``method`` on the percent-decoded ``path`` asks for.
 
@@ -78,7 +86,7 @@ def parse(method: str, path: str) -> Target:
     """
     kind, name, last = _locate(path)
     endpoint = _endpoint(kind, method)
-    if kind in ("ping", "catalog"):
+    if kind in ("ping", "token", "catalog"):
         return Target(endpoint)
     repository = RepositoryName.parse(name)
     if kind == "manifests":
@@ -90,10 +98,8 @@ def parse(method: str, path: str) -> Target:
 
 def _locate(path: str) -> tuple[str, str, str]:
     """Return (a key of ``_METHODS``, the repository's name, the last segment)."""
-    if path in ("/v2/", "/v2"):
-        return "ping", "", ""
-    if path == "/v2/_catalog":
-        return "catalog", "", ""
+    if path in _FIXED:
+        return _FIXED[path], "", ""
     head, kind, last = path.rsplit("/", 2) if path.count("/") > 3 else ("", "", "")
     name = head.removeprefix("/v2/")
     if name == head:

@@ -26,6 +26,14 @@ class Action(Enum):
     CATALOG = "catalog"
 
 
+class Token(NamedTuple):
+    """What stands for a principal for a while."""
+
+    text: str
+    lifetime: int
+    """In seconds."""
+
+
 class Authenticator(Protocol):
     """Tells who a request comes from."""
 
@@ -37,8 +45,8 @@ class Authenticator(Protocol):
         """
         ...
 
-    def challenge(self) -> bytes:
-        """Return the ``WWW-Authenticate`` header of a 401."""
+    def issue_token(self, principal: Principal) -> Token:
+        """Return a token that ``authenticate`` takes, as Bearer, for this principal."""
         ...
 
 

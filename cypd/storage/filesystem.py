@@ -102,18 +102,21 @@ class FilesystemStorage:
             return False
 
     async def open(self, digest: Digest, size: int) -> Content:
-        file = _translated(_open, self._path(digest), size)
-        if size > INLINE_BYTES:
-            return file
+        with _translating(is_read=True):
+            file = _open(self._path(digest), size)
+            return file if size > INLINE_BYTES else Inline(await self._read(file))
+
+    async def _read(self, file: OpenFile) -> bytes:
         try:
-            data = _read_cached(file.fileno(), size)
+            data = _read_cached(file.fileno(), file.size)
             if data is None:  # not in the page cache: let a thread wait for the disk
-                data = await self._offload(os.pread, file.fileno(), size, 0)
+                loop = asyncio.get_running_loop()
+                data = await loop.run_in_executor(self._pool, os.pread, file.fileno(), file.size, 0)
         finally:
             file.close()
-        if len(data) != size:
-            raise BlobMissing(digest)
-        return Inline(data)
+        if len(data) != file.size:
+            raise BlobMissing(file.path)
+        return data
 
     # --- uploads --------------------------------------------------------------------------------
 
@@ -178,12 +181,15 @@ class FilesystemStorage:
 
 
 @contextmanager
-def _translating() -> Iterator[None]:
-    """Give an error of the file system the meaning it has for the registry."""
+def _translating(*, is_read: bool = False) -> Iterator[None]:
+    """Give an error of the file system the meaning it has for the registry.
+
+    A sector that can't be read spoils one blob; only a write that fails puts all others in doubt.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno == errno.EIO:
+        if error.errno == errno.EIO and not is_read:
             raise Fatal(f"storage: {error}") from error
         if error.errno in _PASSING:
             raise Unavailable(f"storage: {os.strerror(error.errno)}") from error

@@ -19,6 +19,7 @@ from cypd.v2.blobs import BlobHandlers
 from cypd.v2.call import JSON, Call, ClientGone
 from cypd.v2.lists import ListHandlers
 from cypd.v2.manifests import ManifestHandlers
+from cypd.v2.tokens import TokenHandlers, challenge
 from cypd.v2.uploads import UploadHandlers
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ class Route(NamedTuple):
     action: Action | None
     """``None``: it is enough to be somebody."""
     handler: Callable[[Call], Awaitable[None]]
+    is_open: bool = False
+    """Also to nobody."""
 
 
 class V2:
@@ -46,11 +49,13 @@ class V2:
         authenticator: Authenticator,
         allows: Policy,
         *,
+        external_url: str,
         delete_enabled: bool,
         on_fatal: Callable[[Fatal], None],
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
+        self._external_url = external_url
         self._delete_enabled = delete_enabled
         self._on_fatal = on_fatal
         blob = BlobHandlers(blobs)
@@ -59,6 +64,7 @@ class V2:
         lists = ListHandlers(manifests)
         self.routes = {
             Endpoint.PING: Route(None, _ping),
+            Endpoint.TOKEN: Route(None, TokenHandlers(authenticator).get, is_open=True),
             Endpoint.BLOB_GET: Route(Action.PULL, blob.get),
             Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete),
             Endpoint.MANIFEST_GET: Route(Action.PULL, manifest.get),
@@ -92,7 +98,8 @@ class V2:
         call.target = parse(scope["method"], scope["path"])
         route = self.routes[call.target.endpoint]
         call.principal = await self._authenticator.authenticate(call.header(b"authorization"))
-        self._require_allowed(call, route.action)
+        if not route.is_open:
+            self._require_allowed(call, route.action)
         await route.handler(call)
 
     def _require_allowed(self, call: Call, action: Action | None) -> None:
@@ -124,9 +131,16 @@ class V2:
         else:
             refusal = self._fault(call, error)
         if refusal.status == 401:
-            refusal.headers[b"www-authenticate"] = self._authenticator.challenge()
+            self._add_challenge(call, refusal)
         headers = [(b"content-type", JSON), *refusal.headers.items()]
         await call.answer(refusal.status, headers, refusal.body())
+
+    def _add_challenge(self, call: Call, refusal: OCIError) -> None:
+        action = self.routes[call.target.endpoint].action
+        refusal.headers |= {
+            b"www-authenticate": challenge(call, action, self._external_url),
+            b"cache-control": b"no-store",
+        }
 
     def _fault(self, call: Call, error: Exception) -> OCIError:
         trace_id = _trace_id(call)

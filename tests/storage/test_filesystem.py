@@ -193,6 +193,23 @@ async def test_a_cold_small_blob_is_read_in_a_thread(
     assert content.data == b"content"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("call", ["open", "preadv"])
+async def test_a_blob_that_can_not_be_read_does_not_end_the_daemon(
+    storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """EIO of a read is that blob's fault alone; out of descriptors passes."""
+    digest = await store(storage, b"content")
+    for number, kind in ((errno.EIO, OSError), (errno.EMFILE, Unavailable)):
+
+        def fail(*_: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(kind):
+            await storage.open(digest, 7)
+        monkeypatch.undo()
+
+
 async def test_a_cancelled_push_closes_its_file_after_the_thread(
     storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

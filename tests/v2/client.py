@@ -57,7 +57,8 @@ class Client:
     ) -> Response:
         """Send a request; a body in pieces is sent without a Content-Length."""
         path, _, query = url.partition("?")
-        fields = {key.lower(): value for key, value in (headers or {}).items()}
+        fields = {"host": "registry.test:5000"}
+        fields |= {key.lower(): value for key, value in (headers or {}).items()}
         if self._authorization:
             fields.setdefault("authorization", self._authorization)
         if isinstance(body, bytes):

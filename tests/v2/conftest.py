@@ -10,7 +10,7 @@ import pytest
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
-from cypd.registry.access import ANONYMOUS, Action, Principal
+from cypd.registry.access import ANONYMOUS, Action, Principal, Token
 from cypd.registry.blobs import Blobs
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import BlobStorage, Fatal, MetadataStore
@@ -72,8 +72,8 @@ class _Names:
         name = base64.b64decode(authorization.partition(" ")[2]).decode().partition(":")[0]
         return Principal(name, is_admin=name == "admin")
 
-    def challenge(self) -> bytes:
-        return b'Basic realm="cypd"'
+    def issue_token(self, principal: Principal) -> Token:
+        return Token(f"token of {principal.name}", 900)
 
 
 def _allows(principal: Principal, action: Action, repository: str | None) -> bool:
@@ -113,6 +113,7 @@ def build(
     allow_sparse: bool = False,
     allow_urls: tuple[str, ...] = (),
     delete_enabled: bool = True,
+    external_url: str = "",
     max_sessions_per_user: int = 10,
 ) -> Registry:
     """Return a registry over engines."""
@@ -123,6 +124,7 @@ def build(
         Manifests(metadata, storage, allow_sparse=allow_sparse, allow_urls=allow_urls),
         _Names(),
         _allows,
+        external_url=external_url,
         delete_enabled=delete_enabled,
         on_fatal=fatal.append,
     )

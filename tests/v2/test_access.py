@@ -18,6 +18,7 @@ BLOB = Digest.of(b"layer")
 TABLE = [
     ("GET", "", 401, 200, 200),
     ("HEAD", "", 401, 200, 200),
+    ("GET", "auth", 200, 200, 200),
     ("GET", "_catalog", 401, 403, 200),
     ("GET", "private/app/tags/list", 401, 404, 200),
     ("GET", "private/app/manifests/latest", 401, 404, 200),
@@ -40,7 +41,7 @@ TABLE = [
 async def test_everyone_gets_what_the_table_says(
     registry: Registry, method: str, path: str, nobody: int, other: int, admin: int
 ) -> None:
-    """Nobody gets 401 with a challenge everywhere, others 404 or 403, the administrator all."""
+    """Nobody gets 401 with a challenge, or a token; others 404 or 403; the administrator all."""
     await registry.push_image(b"layer", repository="private/app")
     answers = [
         await client.request(method, f"/v2/{path}")
@@ -48,7 +49,7 @@ async def test_everyone_gets_what_the_table_says(
     ]
 
     assert [nobody, other, admin] == [answer.status for answer in answers]
-    assert "www-authenticate" in answers[0].headers
+    assert ("www-authenticate" in answers[0].headers) == (nobody == 401)
     assert all(it.headers["docker-distribution-api-version"] == "registry/2.0" for it in answers)
 
 
@@ -95,3 +96,39 @@ async def test_a_query_of_bad_bytes_is_refused(registry: Registry) -> None:
     for query in ("?digest=%ff%fe", "?mount=%80"):
         got = await registry.admin.request("POST", f"/v2/library/app/blobs/uploads/{query}")
         assert got.status == 400
+
+
+async def test_a_token_is_for_who_asks(registry: Registry) -> None:
+    """With a password for that user, without one for nobody; never to be stored on the way."""
+    for client, name in ((registry.anonymous, ""), (registry.other, "other")):
+        got = await client.request("GET", "/v2/auth?service=cypd&scope=repository:a:pull")
+        document = got.json()
+
+        assert (got.status, got.headers["cache-control"]) == (200, "no-store")
+        assert document["token"] == document["access_token"] == f"token of {name}"
+        assert (document["expires_in"], document["issued_at"][-1]) == (900, "Z")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", "", ""),
+        ("GET", "_catalog", ',scope="registry:catalog:*"'),
+        ("GET", "a/b/manifests/latest", ',scope="repository:a/b:pull"'),
+        ("POST", "a/b/blobs/uploads/", ',scope="repository:a/b:pull,push"'),
+        ("DELETE", "a/b/manifests/latest", ',scope="repository:a/b:delete"'),
+    ],
+)
+async def test_a_challenge_says_where_to_go_and_what_for(
+    engines: tuple[MetadataStore, BlobStorage], method: str, path: str, scope: str
+) -> None:
+    """The realm is the configured address, or the host that was asked for; the scope is named."""
+    for url, realm in (
+        ("", "http://registry.test:5000"),
+        ("https://r.example.com", "https://r.example.com"),
+    ):
+        registry = build(*engines, external_url=url)
+        got = await registry.anonymous.request(method, f"/v2/{path}")
+
+        expected = f'Bearer realm="{realm}/v2/auth",service="cypd"{scope}'
+        assert (401, expected) == (got.status, got.headers["www-authenticate"])

@@ -1,0 +1,48 @@
+"""The token server, and the challenge that leads to it (Docker Registry v2 authentication).
+
+Clients that speak Bearer ask here, with a password or with nothing, before they pull; docker pulls
+anonymously in no other way.
+"""
+
+from datetime import UTC, datetime
+
+from cypd.oci.endpoints import TOKEN_PATH, Endpoint
+from cypd.registry.access import Action, Authenticator
+from cypd.v2.call import Call
+
+# What docker calls the rights that an action needs.
+_RIGHTS = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
+
+
+class TokenHandlers:
+    """The endpoint ``/v2/auth``."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    async def get(self, call: Call) -> None:
+        """Give whoever asks a token for who they are; it holds no rights of its own."""
+        token = self._authenticator.issue_token(call.principal)
+        document = {
+            "token": token.text,
+            "access_token": token.text,
+            "expires_in": token.lifetime,
+            "issued_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        await call.answer_json(document, [(b"cache-control", b"no-store")])
+
+
+def challenge(call: Call, action: Action | None, external_url: str) -> bytes:
+    """Return the ``WWW-Authenticate`` of a 401: Basic where tokens are made, else Bearer."""
+    target = call.target
+    if target.endpoint is Endpoint.TOKEN:
+        return b'Basic realm="cypd", charset="UTF-8"'
+    # Without a configured address only the client knows how it got here. The door lets no Host
+    # through that could end the quoted string, and the answer is for this client alone.
+    base = external_url or f"http://{call.header(b'host') or 'localhost'}"
+    fields = [f'realm="{base}{TOKEN_PATH}"', 'service="cypd"']
+    if target.repository and action in _RIGHTS:
+        fields.append(f'scope="repository:{target.repository}:{_RIGHTS[action]}"')
+    elif action is Action.CATALOG:
+        fields.append('scope="registry:catalog:*"')
+    return f"Bearer {','.join(fields)}".encode("latin-1")
