@@ -192,7 +192,7 @@ class DigestMismatch(Exception):
 
 
 class BlobMissing(Exception):
-    """The storage has no such blob, or not of that size, although a link says so."""
+    """The storage has no such blob, or not those bytes, although a link says so."""
 
 
 class Inline(NamedTuple):

@@ -33,6 +33,7 @@ from cypd.registry.ports import (
     Unavailable,
     UploadBusy,
 )
+from cypd.storage.small import SmallBlobs
 from cypd.storage.staged import Progress, StagedFile, hash_file
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class FilesystemStorage:
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
+        self._small = SmallBlobs()
         self._remembered: OrderedDict[str, Progress] = OrderedDict()
         _make_layout(root)
 
@@ -102,9 +104,16 @@ class FilesystemStorage:
             return False
 
     async def open(self, digest: Digest, size: int) -> Content:
+        if (data := self._small.get(digest)) is not None:
+            return Inline(data)
         with _translating(is_read=True):
             file = _open(self._path(digest), size)
-            return file if size > INLINE_BYTES else Inline(await self._read(file))
+            if size > INLINE_BYTES:
+                return file
+            data = await self._read(file)
+        if not self._small.put(digest, data):
+            raise BlobMissing(digest)
+        return Inline(data)
 
     async def _read(self, file: OpenFile) -> bytes:
         try:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cypd.oci.digest import Digest
-from cypd.registry.ports import Fatal, Unavailable, UploadBusy
+from cypd.registry.ports import BlobMissing, Fatal, Inline, Unavailable, UploadBusy
 from cypd.storage import filesystem, staged
 from cypd.storage.filesystem import FilesystemStorage
+from cypd.storage.small import SmallBlobs
 
 LARGE = bytes(range(256)) * 2048
 
@@ -191,6 +192,50 @@ async def test_a_cold_small_blob_is_read_in_a_thread(
     content = await storage.open(digest, 7)
 
     assert content.data == b"content"  # type: ignore[union-attr]
+
+
+async def test_a_small_blob_is_read_from_disk_once(
+    storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time it comes from memory, with no system call at all."""
+    digest = await store(storage, b"content")
+    await storage.open(digest, 7)
+    with monkeypatch.context() as patch:
+        for call in ("open", "fstat", "preadv", "pread"):
+            patch.setattr(os, call, lambda *_: pytest.fail("a system call"))
+        content = await storage.open(digest, 7)
+
+    assert content == Inline(b"content")
+
+
+async def test_a_small_blob_that_rotted_is_never_served(
+    storage: FilesystemStorage, tmp_path: Path
+) -> None:
+    """What is kept in memory is verified as it comes in; a push heals the file."""
+    digest = await store(storage, b"content")
+    path = tmp_path / "blobs" / "sha256" / digest.hex[:2] / digest.hex
+    path.chmod(0o600)
+    path.write_bytes(b"Content")
+    with pytest.raises(BlobMissing):
+        await storage.open(digest, 7)
+    await store(storage, b"content")
+
+    assert await storage.open(digest, 7) == Inline(b"content")
+
+
+def test_the_memory_for_small_blobs_is_bounded() -> None:
+    """What was not asked for the longest goes first."""
+    small = SmallBlobs(budget=20)
+    blobs = [bytes([number]) * 8 for number in range(3)]
+    one, two, three = (Digest.of(blob) for blob in blobs)
+    assert small.put(one, blobs[0])
+    assert small.put(two, blobs[1])
+    small.get(one)
+    assert small.put(three, blobs[2])
+    assert small.put(three, blobs[2])
+
+    assert [blobs[0], None, blobs[2]] == [small.get(digest) for digest in (one, two, three)]
+    assert not small.put(two, b"other")
 
 
 @pytest.mark.parametrize("call", ["open", "preadv"])
