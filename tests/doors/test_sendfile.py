@@ -3,9 +3,12 @@
 import asyncio
 import hashlib
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -444,3 +447,29 @@ async def test_small_answers_in_between(open_door: OpenDoor, path: Path) -> None
     await slow.receive()
 
     assert (await other.get("/small")).body == b"small"
+
+
+async def test_a_head_that_leaves_in_parts(path: Path) -> None:
+    """No byte of the file goes out before the last byte of the head."""
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    connection: Any = SimpleNamespace(
+        door=SimpleNamespace(loop=loop),
+        transport=SimpleNamespace(get_extra_info=lambda _: near),
+    )
+    head = b"h" * (1 << 20)  # far more than a socket takes at once
+    content = path.read_bytes()
+    with path.open("rb") as file:
+        pump = sendfile.Pump(connection, head, file.fileno(), 0, len(content))
+        sending = asyncio.ensure_future(pump.run())
+        received = bytearray()
+        while len(received) < len(head) + len(content):
+            received += await loop.sock_recv(far, 1 << 20)
+        await sending
+        pump.close()
+    near.close()
+    far.close()
+
+    assert bytes(received) == head + content

@@ -51,7 +51,17 @@ class Pump:
     arming and disarming for each slice would cost two ``epoll_ctl`` a slice.
     """
 
-    __slots__ = ("_done", "_file", "_head", "_left", "_loop", "_offset", "_sock", "_warming")
+    __slots__ = (
+        "_done",
+        "_file",
+        "_head",
+        "_left",
+        "_loop",
+        "_offset",
+        "_sock",
+        "_warm_until",
+        "_warming",
+    )
 
     def __init__(
         self, connection: "Connection", head: bytes, file: int, offset: int, count: int
@@ -62,6 +72,7 @@ class Pump:
         self._file = file
         self._offset = offset
         self._left = count
+        self._warm_until = offset  # up to here the file was found in the page cache
         self._warming = False
         self._done: asyncio.Future[None] = self._loop.create_future()
 
@@ -97,27 +108,34 @@ class Pump:
     def _send(self) -> None:
         if self._done.done():
             return
-        if self._is_cold():
-            self._warm()
-            return
+        if self._offset >= self._warm_until:
+            if self._is_cold():
+                self._warm()
+                return
+            self._warm_until = self._offset + SLICE
         if self._head:
             # MSG_MORE: the head leaves in one segment with the first bytes of the file.
             self._head = self._head[self._sock.send(self._head, socket.MSG_MORE) :]
-        budget = min(SLICE, self._left)
-        while budget:
-            sent = os.sendfile(self._sock.fileno(), self._file, self._offset, budget)
-            if not sent:
-                raise EOFError("the file is shorter than its response")
-            budget -= sent
-            self._offset += sent
-            self._left -= sent
+            if self._head:
+                return
+        # Once a turn: less than asked for means that the socket is full, and asking again would
+        # only be told so.
+        sent = os.sendfile(self._sock.fileno(), self._file, self._offset, min(SLICE, self._left))
+        if not sent:
+            raise EOFError("the file is shorter than its response")
+        self._offset += sent
+        self._left -= sent
         if not self._left:
             self.stop()
 
     def _is_cold(self) -> bool:
-        """Would ``sendfile`` wait for the disk? (RWF_NOWAIT: EAGAIN if the page is not there.)"""
+        """Would ``sendfile`` wait for the disk in the next slice?
+
+        Asked of its first and last page (RWF_NOWAIT: EAGAIN if the page is not there).
+        """
         try:
-            os.preadv(self._file, [bytearray(1)], self._offset, os.RWF_NOWAIT)
+            for position in (self._offset, self._offset + min(SLICE, self._left) - 1):
+                os.preadv(self._file, [bytearray(1)], position, os.RWF_NOWAIT)
         except BlockingIOError:
             return True
         except OSError:  # EOPNOTSUPP: a filesystem that cannot tell
@@ -142,6 +160,7 @@ class Pump:
         if work.exception() is not None:
             self.stop(work.exception())
         else:
+            self._warm_until = self._offset + SLICE
             self._loop.add_writer(self._sock.fileno(), self._step)
 
 
