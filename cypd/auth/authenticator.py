@@ -32,6 +32,7 @@ class UserAuthenticator:
         self._users = users
         self._tokens = Tokens(users, token_key)
         self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._checking: dict[tuple[bytes, str], asyncio.Future[bool]] = {}
         self._key = secrets.token_bytes(32)
         # Two at a time: 64 MiB each, and wrong passwords must not take the machine.
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="argon2")
@@ -58,14 +59,23 @@ class UserAuthenticator:
         expected = user.password_hash if user else self._absent
         proof = blake2b(authorization.encode("latin-1"), key=self._key, digest_size=32).digest()
         if not self._remembers(proof, expected):
-            loop = asyncio.get_running_loop()
-            right = await loop.run_in_executor(self._pool, verify_password, expected, password)
+            right = await self._check(proof, expected, password)
             if user is None or not right:
                 raise _wrong()
             self._remember(proof, expected)
         if user is None:
             raise _wrong()
         return Principal(user.name, user.is_admin)
+
+    async def _check(self, proof: bytes, password_hash: str, password: str) -> bool:
+        """Hash once for all who send the same at the same time, as the jobs of a pipeline do."""
+        running = self._checking.get((proof, password_hash))
+        if running is None:
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._pool, verify_password, password_hash, password)
+            self._checking[proof, password_hash] = running
+            running.add_done_callback(lambda _: self._checking.pop((proof, password_hash), None))
+        return await asyncio.shield(running)  # one that goes away does not cancel it for the rest
 
     def _remembers(self, proof: bytes, password_hash: str) -> bool:
         known = self._verified.get(proof)

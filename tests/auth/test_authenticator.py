@@ -1,5 +1,6 @@
 """HTTP Basic: who is let in, who is not, and what it costs."""
 
+import asyncio
 import base64
 import time
 
@@ -106,6 +107,21 @@ async def test_a_right_password_is_remembered_for_a_while(
     now += 61
     await authenticator.authenticate(basic("admin", PASSWORD))
     assert checks == [PASSWORD] * 2
+
+
+async def test_many_at_once_cost_one_hash(checks: list[str]) -> None:
+    """Sixteen connections of one job wait for one check; one that goes away spoils it for none."""
+    authenticator = UserAuthenticator(await users(), KEY)
+    asked = [
+        asyncio.ensure_future(authenticator.authenticate(basic("admin", PASSWORD)))
+        for _ in range(16)
+    ]
+    await asyncio.sleep(0)
+    asked[0].cancel()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert checks == [PASSWORD]
+    assert [Principal("admin", is_admin=True)] * 15 == answers[1:]
 
 
 async def test_a_changed_password_is_forgotten_at_once(checks: list[str]) -> None:
