@@ -37,12 +37,20 @@ def challenge(call: Call, action: Action | None, external_url: str) -> bytes:
     target = call.target
     if target.endpoint is Endpoint.TOKEN:
         return b'Basic realm="cypd", charset="UTF-8"'
-    # Without a configured address only the client knows how it got here. The door lets no Host
-    # through that could end the quoted string, and the answer is for this client alone.
-    base = external_url or f"http://{call.header(b'host') or 'localhost'}"
-    fields = [f'realm="{base}{TOKEN_PATH}"', 'service="cypd"']
+    fields = [f'realm="{external_url or _own_address(call)}{TOKEN_PATH}"', 'service="cypd"']
     if target.repository and action in _RIGHTS:
         fields.append(f'scope="repository:{target.repository}:{_RIGHTS[action]}"')
     elif action is Action.CATALOG:
         fields.append('scope="registry:catalog:*"')
-    return f"Bearer {','.join(fields)}".encode("latin-1")
+    return f"Bearer {','.join(fields)}".encode()
+
+
+def _own_address(call: Call) -> str:
+    """Return the address that the client's connection ended at.
+
+    Not what the client says it is (``Host``): who can set that for somebody else would be sent
+    their password.
+    """
+    host, port = call.scope["server"]
+    host = host.removeprefix("::ffff:")  # an IPv4 client of a socket for both (RFC 4291 2.5.5.2)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

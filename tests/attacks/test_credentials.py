@@ -47,7 +47,7 @@ def test_odd_credentials_are_401(daemon: Daemon, value: str, target: str) -> Non
     answer = ask(daemon.port, "GET", target, fields=[("Authorization", value)])
 
     assert answer.status == 401
-    assert answer.headers["www-authenticate"].startswith("Basic ")
+    assert answer.headers["www-authenticate"].startswith("Bearer realm=")
 
 
 def test_two_credentials_are_none(daemon: Daemon) -> None:

@@ -46,6 +46,7 @@ class Client:
     ) -> None:
         self._application = application
         self._extensions = extensions
+        self.server = ("192.0.2.1", 5000)
         self._authorization = basic(user, password) if user else None
 
     async def request(
@@ -57,8 +58,7 @@ class Client:
     ) -> Response:
         """Send a request; a body in pieces is sent without a Content-Length."""
         path, _, query = url.partition("?")
-        fields = {"host": "registry.test:5000"}
-        fields |= {key.lower(): value for key, value in (headers or {}).items()}
+        fields = {key.lower(): value for key, value in (headers or {}).items()}
         if self._authorization:
             fields.setdefault("authorization", self._authorization)
         if isinstance(body, bytes):
@@ -71,6 +71,7 @@ class Client:
             "method": method,
             "path": path,
             "query_string": query.encode(),
+            "server": self.server,
             "headers": [(k.encode(), v.encode("latin-1")) for k, v in fields.items()],
             "extensions": {name: {"receive": exchange.receive} for name in self._extensions},
         }

@@ -122,13 +122,17 @@ async def test_a_token_is_for_who_asks(registry: Registry) -> None:
 async def test_a_challenge_says_where_to_go_and_what_for(
     engines: tuple[MetadataStore, BlobStorage], method: str, path: str, scope: str
 ) -> None:
-    """The realm is the configured address, or the host that was asked for; the scope is named."""
-    for url, realm in (
-        ("", "http://registry.test:5000"),
-        ("https://r.example.com", "https://r.example.com"),
+    """The realm is the configured address, else the connection's own; the scope is named."""
+    for url, server, realm in (
+        ("", "192.0.2.1", "http://192.0.2.1:5000"),
+        ("", "::1", "http://[::1]:5000"),
+        ("", "::ffff:192.0.2.1", "http://192.0.2.1:5000"),
+        ("https://r.example.com", "192.0.2.1", "https://r.example.com"),
     ):
         registry = build(*engines, external_url=url)
-        got = await registry.anonymous.request(method, f"/v2/{path}")
+        registry.anonymous.server = (server, 5000)
+        headers = {"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
+        got = await registry.anonymous.request(method, f"/v2/{path}", headers=headers)
 
         expected = f'Bearer realm="{realm}/v2/auth",service="cypd"{scope}'
         assert (401, expected) == (got.status, got.headers["www-authenticate"])
