@@ -111,7 +111,7 @@ class FilesystemStorage:
             if size > INLINE_BYTES:
                 return file
             data = await self._read(file)
-        if not self._small.put(digest, data):
+        if not self._small.put(digest, data):  # rotten, or cut short since it was opened
             raise BlobMissing(digest)
         return Inline(data)
 
@@ -123,8 +123,6 @@ class FilesystemStorage:
                 data = await loop.run_in_executor(self._pool, os.pread, file.fileno(), file.size, 0)
         finally:
             file.close()
-        if len(data) != file.size:
-            raise BlobMissing(file.path)
         return data
 
     # --- uploads --------------------------------------------------------------------------------

@@ -19,9 +19,7 @@ class BlobHandlers:
         """Send a blob, or the ranges asked for; HEAD sends what GET would say of the whole."""
         headers: Headers = [*identity(call.digest), _TYPE, _RANGES, IMMUTABLE]
         if call.is_head:
-            size = self._blobs.size(call.repository, call.digest)
-            await call.start(200, [*headers, (b"content-length", b"%d" % size)])
-            await call.send({"type": "http.response.body", "body": b""})
+            await call.answer_head(headers, self._blobs.size(call.repository, call.digest))
             return
         content = await self._blobs.open(call.repository, call.digest)
         try:

@@ -118,6 +118,11 @@ class Call:
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self._send({"type": "http.response.body", "body": body})
 
+    async def answer_head(self, headers: Headers, size: int) -> None:
+        """Send what GET would say of ``size`` bytes, without them (RFC 9110 9.3.2)."""
+        await self.start(200, [*headers, (b"content-length", b"%d" % size)])
+        await self._send({"type": "http.response.body", "body": b""})
+
     async def answer_empty(self, status: int, headers: Headers) -> None:
         """Send an answer that has no body and no length by definition: 204 or 304."""
         await self.start(status, headers)

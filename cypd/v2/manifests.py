@@ -29,8 +29,7 @@ class ManifestHandlers:
         if is_known(call, manifest.digest):
             await call.answer_empty(304, headers)
         elif call.is_head:
-            await call.start(200, [*headers, (b"content-length", b"%d" % manifest.size)])
-            await call.send({"type": "http.response.body", "body": b""})
+            await call.answer_head(headers, manifest.size)
         else:
             content = await self._manifests.open(manifest)
             try:
