@@ -69,8 +69,9 @@ def _crash_one_state(directory: Path, rounds: int, seed: int) -> None:
 def _push_until_killed(daemon: Daemon, shelves: Sequence[Shelf], random: Random) -> None:
     killed = threading.Event()
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(len(shelves)))
+        # The pool is left first: a client must not be closed under the thread that reads from it.
         clients = [stack.enter_context(Client(daemon)) for _ in shelves]
+        pool = stack.enter_context(ThreadPoolExecutor(len(shelves)))
         pushers = [
             Pusher(client, shelf, shelves, Random(random.random()), killed)
             for client, shelf in zip(clients, shelves, strict=True)
