@@ -10,15 +10,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import cypd
+from cypd.access import administrator_only
 from cypd.accounts import secret_file
 from cypd.accounts.administrator import ADMINISTRATOR, ensure_administrator
+from cypd.accounts.ports import AccountStore
 from cypd.asgi import compose
 from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import hash_password, verify_password
 from cypd.config import Config, ConfigError
 from cypd.doors.plain import Limits, PlainDoor, bind
 from cypd.metadata.lmdb import LmdbMetadata
-from cypd.registry.access import administrator_only
 from cypd.registry.blobs import Blobs
 from cypd.registry.janitor import Janitor
 from cypd.registry.manifests import Manifests
@@ -105,19 +106,19 @@ async def _registry(
         stack.callback(metadata.close)
         storage = FilesystemStorage(root)
         stack.callback(storage.close)
-        await _ensure_administrator(config, root, metadata)
-        authenticator = UserAuthenticator(metadata, secret_file.ensure(root / "token-key"))
+        await _ensure_administrator(config, root, metadata.accounts)
+        authenticator = UserAuthenticator(metadata.accounts, secret_file.ensure(root / "token-key"))
         stack.callback(authenticator.close)
         allows = administrator_only(anonymous_pull=config.access.anonymous == "pull")
         v2 = V2(
-            Blobs(metadata, storage, allows),
+            Blobs(metadata.registry, storage, allows),
             Uploads(
-                metadata,
+                metadata.registry,
                 storage,
                 max_sessions_per_user=config.uploads.max_sessions_per_user,
             ),
             Manifests(
-                metadata,
+                metadata.registry,
                 storage,
                 allow_sparse=config.manifests.allow_sparse,
                 allow_urls=config.manifests.allow_urls,
@@ -129,7 +130,7 @@ async def _registry(
             on_fatal=on_fatal,
         )
         janitor = Janitor(
-            metadata,
+            metadata.registry,
             storage,
             session_ttl=config.uploads.session_ttl,
             blob_grace=config.gc.blob_grace,
@@ -149,9 +150,9 @@ async def _registry(
                 task.cancel()
 
 
-async def _ensure_administrator(config: Config, root: Path, metadata: LmdbMetadata) -> None:
+async def _ensure_administrator(config: Config, root: Path, users: AccountStore) -> None:
     written = await ensure_administrator(
-        metadata,
+        users,
         hash_password,
         verify_password,
         configured_password=config.auth.admin_password,

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cypd.accounts import secret_file
-from cypd.accounts.ports import User, UserStore
+from cypd.accounts.ports import AccountStore, User
 
 ADMINISTRATOR = "admin"
 
 
 async def ensure_administrator(
-    users: UserStore,
+    users: AccountStore,
     hash_password: Callable[[str], str],
     verify_password: Callable[[str, str], bool],
     *,

@@ -14,7 +14,7 @@ class User(msgspec.Struct, frozen=True):
     is_admin: bool = False
 
 
-class UserStore(Protocol):
+class AccountStore(Protocol):
     """Users by name. A read sees every write that was awaited before, by whichever process."""
 
     def user(self, name: str) -> User | None:

@@ -8,11 +8,11 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
-from cypd.accounts.ports import UserStore
+from cypd.access import ANONYMOUS, Principal, Token
+from cypd.accounts.ports import AccountStore
 from cypd.auth.passwords import hash_password, verify_password
 from cypd.auth.tokens import LIFETIME_SECONDS, Tokens
 from cypd.oci.errors import Code, OCIError
-from cypd.registry.access import ANONYMOUS, Principal, Token
 
 _CACHE_SECONDS = 60.0
 _CACHE_ENTRIES = 1024
@@ -28,7 +28,7 @@ class UserAuthenticator:
     a changed password is forgotten at once, whichever process changed it.
     """
 
-    def __init__(self, users: UserStore, token_key: str) -> None:
+    def __init__(self, users: AccountStore, token_key: str) -> None:
         self._users = users
         self._tokens = Tokens(users, token_key)
         self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
@@ -65,7 +65,7 @@ class UserAuthenticator:
             self._remember(proof, expected)
         if user is None:
             raise _wrong()
-        return Principal(user.name, user.is_admin)
+        return Principal(name=user.name, is_admin=user.is_admin)
 
     async def _check(self, proof: bytes, password_hash: str, password: str) -> bool:
         """Hash once for all who send the same at the same time, as the jobs of a pipeline do."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import jwt
 
-from cypd.accounts.ports import User, UserStore
+from cypd.access import ANONYMOUS, Principal
+from cypd.accounts.ports import AccountStore, User
 from cypd.oci.errors import Code, OCIError
-from cypd.registry.access import ANONYMOUS, Principal
 
 LIFETIME_SECONDS = 900
 _LEEWAY_SECONDS = 60
@@ -25,7 +25,7 @@ _REQUIRED = ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "credential"]
 class Tokens:
     """Issues and verifies tokens with one key."""
 
-    def __init__(self, users: UserStore, key: str) -> None:
+    def __init__(self, users: AccountStore, key: str) -> None:
         self._users = users
         self._key = key
 
@@ -68,7 +68,7 @@ class Tokens:
         user = self._users.user(claims["sub"])
         if user is None or claims["credential"] != _credential(user):
             raise _invalid()
-        return Principal(user.name, user.is_admin)
+        return Principal(name=user.name, is_admin=user.is_admin)
 
 
 def _credential(user: User | None) -> str:

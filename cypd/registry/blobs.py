@@ -2,10 +2,10 @@
 
 import logging
 
+from cypd.access import Action, Policy, Principal
 from cypd.oci.digest import Digest
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import RepositoryName
-from cypd.registry.access import Action, Policy, Principal
 from cypd.registry.ports import BlobStorage, Content, MetadataStore
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 
+from cypd.access import Principal
 from cypd.oci.digest import Algorithm, Digest
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import RepositoryName
 from cypd.oci.ranges import ByteRange
-from cypd.registry.access import Principal
 from cypd.registry.ports import (
     BlobStorage,
     DigestMismatch,

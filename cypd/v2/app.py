@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
+from cypd.access import ANONYMOUS, Action, Authenticator, Policy
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.oci.endpoints import Endpoint, parse
 from cypd.oci.errors import Code, OCIError
-from cypd.registry.access import ANONYMOUS, Action, Authenticator, Policy
 from cypd.registry.blobs import Blobs
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import BlobMissing, Fatal, Unavailable

@@ -6,12 +6,12 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from cypd.access import Principal
 from cypd.doors.asgi import REQUEST_SLABS, Receive, Scope, Send
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference, Target
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import RepositoryName
-from cypd.registry.access import Principal
 
 Headers = list[tuple[bytes, bytes]]
 

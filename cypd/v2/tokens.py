@@ -6,8 +6,8 @@ anonymously in no other way.
 
 from datetime import UTC, datetime
 
+from cypd.access import Action, Authenticator
 from cypd.oci.endpoints import TOKEN_PATH, Endpoint
-from cypd.registry.access import Action, Authenticator
 from cypd.v2.call import Call
 
 # What docker calls the rights that an action needs.

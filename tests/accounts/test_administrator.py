@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from cypd.accounts.administrator import ADMINISTRATOR, ensure_administrator
-from cypd.metadata.memory import MemoryMetadata
+from cypd.metadata.memory.accounts import MemoryAccounts
 
 
-async def ensure(store: MemoryMetadata, folder: Path, configured: str = "") -> Path | None:
+async def ensure(store: MemoryAccounts, folder: Path, configured: str = "") -> Path | None:
     """Ensure the administrator, with hashes that can be read."""
     return await ensure_administrator(
         store,
@@ -22,7 +22,7 @@ async def test_a_password_is_made_up_once(tmp_path: Path) -> None:
     old = tmp_path / "admin-password"
     old.write_text("known\n")
     old.chmod(0o666)
-    store = MemoryMetadata()
+    store = MemoryAccounts()
     written = await ensure(store, tmp_path)
 
     assert written == old
@@ -40,7 +40,7 @@ async def test_two_registries_have_two_passwords(tmp_path: Path) -> None:
     """There is no default credential."""
     passwords = set()
     for _ in range(2):
-        written = await ensure(MemoryMetadata(), tmp_path)
+        written = await ensure(MemoryAccounts(), tmp_path)
         assert written
         passwords.add(written.read_text())
 
@@ -49,7 +49,7 @@ async def test_two_registries_have_two_passwords(tmp_path: Path) -> None:
 
 async def test_a_configured_password_holds_at_every_start(tmp_path: Path) -> None:
     """It is written nowhere in the clear, replaces an older one, and is kept if it is the same."""
-    store = MemoryMetadata()
+    store = MemoryAccounts()
     for password in ("one", "one", "two"):
         assert await ensure(store, tmp_path, password) is None
         user = store.user(ADMINISTRATOR)

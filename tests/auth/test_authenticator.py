@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cypd.access import ANONYMOUS, Principal
 from cypd.accounts.ports import User
 from cypd.auth import authenticator as authenticators
 from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import hash_password, verify_password
-from cypd.metadata.memory import MemoryMetadata
+from cypd.metadata.memory.accounts import MemoryAccounts
 from cypd.oci.errors import Code, OCIError
-from cypd.registry.access import ANONYMOUS, Principal
 from tests.daemon import basic
 
 PASSWORD = "päss:word"
@@ -35,9 +35,9 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return noted
 
 
-async def users() -> MemoryMetadata:
+async def users() -> MemoryAccounts:
     """Return a store with one administrator and one other user."""
-    store = MemoryMetadata()
+    store = MemoryAccounts()
     await store.put_user(User("admin", f"hash of {PASSWORD}", is_admin=True))
     await store.put_user(User("other", "hash of other"))
     return store
@@ -47,10 +47,10 @@ async def test_the_right_password_is_who_it_says(checks: list[str]) -> None:
     """Each user is themself, an administrator only if they are one; no header is nobody."""
     authenticator = UserAuthenticator(await users(), KEY)
 
-    assert Principal("admin", is_admin=True) == await authenticator.authenticate(
+    assert Principal(name="admin", is_admin=True) == await authenticator.authenticate(
         basic("admin", PASSWORD)
     )
-    assert Principal("other") == await authenticator.authenticate(basic("other", "other"))
+    assert Principal(name="other") == await authenticator.authenticate(basic("other", "other"))
     assert ANONYMOUS == await authenticator.authenticate(None)
 
 
@@ -79,7 +79,7 @@ async def test_anything_else_is_refused(checks: list[str], header: str) -> None:
 @given(st.text(max_size=40) | st.binary(max_size=40).map(lambda raw: "Basic " + raw.hex()))
 async def test_no_header_is_a_fault_of_ours(header: str) -> None:
     """Whatever stands in the header, it is a user or a 401."""
-    authenticator = UserAuthenticator(MemoryMetadata(), KEY)
+    authenticator = UserAuthenticator(MemoryAccounts(), KEY)
     with pytest.raises(OCIError):
         await authenticator.authenticate(header.encode("latin-1", "replace").decode("latin-1"))
 
@@ -121,7 +121,7 @@ async def test_many_at_once_cost_one_hash(checks: list[str]) -> None:
     answers = await asyncio.gather(*asked, return_exceptions=True)
 
     assert checks == [PASSWORD]
-    assert [Principal("admin", is_admin=True)] * 15 == answers[1:]
+    assert [Principal(name="admin", is_admin=True)] * 15 == answers[1:]
 
 
 async def test_a_changed_password_is_forgotten_at_once(checks: list[str]) -> None:

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cypd.access import ANONYMOUS, Principal
 from cypd.accounts.ports import User
 from cypd.auth.tokens import LIFETIME_SECONDS, Tokens
-from cypd.metadata.memory import MemoryMetadata
+from cypd.metadata.memory.accounts import MemoryAccounts
 from cypd.oci.errors import Code, OCIError
-from cypd.registry.access import ANONYMOUS, Principal
 
 KEY = "k" * 64
-ADMIN = Principal("admin", is_admin=True)
+ADMIN = Principal(name="admin", is_admin=True)
 
 
-async def tokens() -> tuple[Tokens, MemoryMetadata]:
+async def tokens() -> tuple[Tokens, MemoryAccounts]:
     """Return a token maker over a store with an administrator."""
-    store = MemoryMetadata()
+    store = MemoryAccounts()
     await store.put_user(User("admin", "hash", is_admin=True))
     return Tokens(store, KEY), store
 
@@ -60,7 +60,7 @@ async def test_a_token_stops_with_its_password() -> None:
     token = maker.issue(ADMIN)
     await store.put_user(User("admin", "other hash", is_admin=True))
     refused(maker, token)
-    refused(maker, maker.issue(Principal("nobody")))
+    refused(maker, maker.issue(Principal(name="nobody")))
 
 
 async def test_rights_are_those_of_the_moment() -> None:

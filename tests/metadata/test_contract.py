@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from cypd.accounts.ports import User
 from cypd.metadata.lmdb import LmdbMetadata
+from cypd.metadata.lmdb.registry import LmdbRegistry
 from cypd.metadata.memory import MemoryMetadata
+from cypd.metadata.memory.registry import MemoryRegistry
 from cypd.oci.digest import Digest
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import Tag
 from cypd.registry.ports import Upload
 from tests.samples import EMPTY, image, index, name, parsed
 
-Store = MemoryMetadata | LmdbMetadata
+Store = MemoryRegistry | LmdbRegistry
 
 APP, OTHER = name("library/app"), name("library/other")
 LATEST = Tag.parse("latest")
@@ -26,10 +27,10 @@ CONFIG = Digest.of(EMPTY)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each engine, empty."""
     if request.param == "memory":
-        yield MemoryMetadata()
+        yield MemoryMetadata().registry
         return
     metadata = LmdbMetadata(tmp_path / "metadata", 16 << 20)
-    yield metadata
+    yield metadata.registry
     metadata.close()
 
 
@@ -66,7 +67,6 @@ async def test_a_new_store_is_empty(store: Store) -> None:
     assert not store.is_held(CONFIG)
     assert store.upload("id-0") is None
     assert not store.uploads(started_before=10.0)
-    assert store.user("admin") is None
 
 
 async def test_a_link_makes_a_blob_readable_and_held(store: Store) -> None:
@@ -221,14 +221,5 @@ async def test_sessions_are_counted_by_owner(store: Store) -> None:
 async def test_any_text_may_be_asked_for(store: Store, text: str) -> None:
     """What came from a request as an id, a name or a start is looked up, never a fault."""
     assert store.upload(text) is None
-    assert store.user(text) is None
     assert not store.tags(APP, after=text, limit=1)
     assert not store.repositories(after=text, limit=1)
-
-
-async def test_a_user_is_replaced_by_name(store: Store) -> None:
-    """The last put is what is read."""
-    await store.put_user(User("admin", "one", is_admin=True))
-    await store.put_user(User("admin", "two", is_admin=True))
-
-    assert User("admin", "two", is_admin=True) == store.user("admin")

@@ -42,8 +42,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def open(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
-        self.model = MemoryMetadata()
-        self.store = LmdbMetadata(Path(self.folder.name), 16 << 20)
+        self.model = MemoryMetadata().registry
+        self.metadata = LmdbMetadata(Path(self.folder.name), 16 << 20)
+        self.store = self.metadata.registry
 
     def both(self, method: str, *arguments: Any, **keywords: Any) -> None:
         """Run a write on both stores and compare what it returns or refuses."""
@@ -102,8 +103,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         """A restart changes nothing."""
-        self.store.close()
-        self.store = LmdbMetadata(Path(self.folder.name), 16 << 20)
+        self.metadata.close()
+        self.metadata = LmdbMetadata(Path(self.folder.name), 16 << 20)
+        self.store = self.metadata.registry
 
     @invariant()
     def all_reads_agree(self) -> None:
@@ -127,8 +129,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert views[0] == views[1]
 
     def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
+        if hasattr(self, "metadata"):
+            self.metadata.close()
             self.loop.close()
             self.folder.cleanup()
 

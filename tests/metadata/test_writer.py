@@ -186,7 +186,7 @@ async def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
         store = LmdbMetadata(tmp_path / "metadata", 1 << 20)
     finally:
         os.umask(previous)
-    await store.link_blob(name(), Digest.of(EMPTY), 2, upload_id=None)
+    await store.registry.link_blob(name(), Digest.of(EMPTY), 2, upload_id=None)
     store.close()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "metadata").iterdir()}
 

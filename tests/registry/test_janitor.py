@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from cypd.access import Principal
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.oci.digest import Digest
-from cypd.registry.access import Principal
 from cypd.registry.janitor import Janitor
 from cypd.registry.uploads import Uploads
 from cypd.storage.filesystem import FilesystemStorage
 from tests.samples import name
 
-ADMIN = Principal("admin", is_admin=True)
+ADMIN = Principal(name="admin", is_admin=True)
 DAY = 86400.0
 
 
@@ -26,8 +26,10 @@ class House:
         self.root = root
         self.metadata = LmdbMetadata(root / "metadata", 16 << 20)
         self.storage = FilesystemStorage(root)
-        self.uploads = Uploads(self.metadata, self.storage, max_sessions_per_user=10)
-        self.janitor = Janitor(self.metadata, self.storage, session_ttl=DAY, blob_grace=DAY)
+        self.uploads = Uploads(self.metadata.registry, self.storage, max_sessions_per_user=10)
+        self.janitor = Janitor(
+            self.metadata.registry, self.storage, session_ttl=DAY, blob_grace=DAY
+        )
 
     def close(self) -> None:
         """Close the engines."""
@@ -58,14 +60,16 @@ async def test_sessions_that_nobody_continues_go(
     for upload in (idle, moving):
         await house.uploads.append(upload, body(b"content"), None)  # type: ignore[arg-type]
     await house.janitor.sweep()
-    assert house.metadata.upload(idle.id) == idle
+    assert house.metadata.registry.upload(idle.id) == idle
 
     later = time.time() + 2 * DAY
     os.utime(house.root / "uploads" / moving.id, (later, later))
     monkeypatch.setattr(time, "time", lambda: later)
     await house.janitor.sweep()
 
-    assert [None, None, moving] == [house.metadata.upload(it.id) for it in (empty, idle, moving)]
+    assert [None, None, moving] == [
+        house.metadata.registry.upload(it.id) for it in (empty, idle, moving)
+    ]
     assert [moving.id] == os.listdir(house.root / "uploads")
 
 
@@ -85,7 +89,7 @@ async def test_blobs_that_nobody_links_go(house: House, monkeypatch: pytest.Monk
     kept, dropped = Digest.of(b"kept"), Digest.of(b"dropped")
     for content in (b"kept", b"dropped"):
         await house.uploads.push(name(), ADMIN, body(content), Digest.of(content))  # type: ignore[arg-type]
-    await house.metadata.unlink_blob(name(), dropped)
+    await house.metadata.registry.unlink_blob(name(), dropped)
     await house.janitor.sweep()
     assert house.storage.has(dropped, 7)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cypd.access import ANONYMOUS, Action, Principal, Token
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
-from cypd.registry.access import ANONYMOUS, Action, Principal, Token
 from cypd.registry.blobs import Blobs
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import BlobStorage, Fatal, MetadataStore
@@ -70,7 +70,7 @@ class _Names:
         if authorization is None:
             return ANONYMOUS
         name = base64.b64decode(authorization.partition(" ")[2]).decode().partition(":")[0]
-        return Principal(name, is_admin=name == "admin")
+        return Principal(name=name, is_admin=name == "admin")
 
     def issue_token(self, principal: Principal) -> Token:
         return Token(f"token of {principal.name}", 900)
@@ -91,11 +91,11 @@ def engines(
 ) -> Iterator[tuple[MetadataStore, BlobStorage]]:
     """Each pair of engines."""
     if request.param == "memory":
-        yield MemoryMetadata(), MemoryStorage()
+        yield MemoryMetadata().registry, MemoryStorage()
         return
     metadata = LmdbMetadata(tmp_path / "metadata", 64 << 20)
     storage = FilesystemStorage(tmp_path)
-    yield metadata, storage
+    yield metadata.registry, storage
     storage.close()
     metadata.close()
 

@@ -78,7 +78,7 @@ async def test_our_faults_are_5xx_and_told(
     fault: Exception, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What can't be done now is 503 with Retry-After; a failed engine is 500 and the end."""
-    registry = build(MemoryMetadata(), MemoryStorage())
+    registry = build(MemoryMetadata().registry, MemoryStorage())
 
     async def fail(*_: object, **__: object) -> None:
         raise fault

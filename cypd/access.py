@@ -1,28 +1,65 @@
 """Who asks, what they want to do, and who decides: default deny."""
 
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import NamedTuple, Protocol
 
 from cypd.oci.names import RepositoryName
 
 
+class Scope(IntEnum):
+    """How far a credential reaches; each scope includes those before it."""
+
+    READ = 1
+    WRITE = 2
+    DELETE = 3
+    ADMIN = 4
+
+
+class Grant(NamedTuple):
+    """What a token of the token server was issued for."""
+
+    repository: str
+    """A repository's name, or ``*`` for the catalog."""
+    actions: frozenset[str]
+    """Of ``pull``, ``push``, ``delete``; ``*`` for the catalog."""
+
+
 class Principal(NamedTuple):
-    """Who a request comes from."""
+    """Who a request comes from, and how far the credential that says so reaches.
 
-    name: str
+    Rights are decided at each request from the user's roles of that moment; ``scope``,
+    ``projects`` and ``grants`` only take away from them.
+    """
+
+    user_id: str = ""
+    name: str = ""
     is_admin: bool = False
+    scope: Scope = Scope.ADMIN
+    projects: frozenset[str] | None = None
+    """Ids of the projects that a personal access token is restricted to; ``None``: unbounded."""
+    grants: tuple[Grant, ...] | None = None
+    """For a token of the token server; ``None`` for every other credential."""
+    session: str = ""
+    """The id of the session that a JWT belongs to."""
+    is_expired: bool = False
+    """A token of the token server past its time: good for its user's own upload alone."""
 
 
-ANONYMOUS = Principal("")
+ANONYMOUS = Principal(scope=Scope.READ)
 
 
 class Action(Enum):
-    """What can be allowed on a repository, or without one on the registry."""
+    """What can be allowed on a repository or its project, or without one on the registry."""
 
     PULL = "pull"
     PUSH = "push"
     DELETE = "delete"
+    SCAN = "scan"
+    SETTINGS = "settings"
+    """Settings and webhooks of a project."""
+    MEMBERS = "members"
+    """Members of a project, and its end."""
     CATALOG = "catalog"
 
 

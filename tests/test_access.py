@@ -2,10 +2,10 @@
 
 import pytest
 
-from cypd.registry.access import ANONYMOUS, Action, Principal, administrator_only
+from cypd.access import ANONYMOUS, Action, Principal, administrator_only
 from tests.samples import name
 
-ADMIN, SOMEBODY = Principal("admin", is_admin=True), Principal("somebody")
+ADMIN, SOMEBODY = Principal(name="admin", is_admin=True), Principal(name="somebody")
 
 
 @pytest.mark.parametrize("action", Action)

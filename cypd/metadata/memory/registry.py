@@ -1,14 +1,10 @@
-"""The reference model: the contract of ``MetadataStore`` in the plainest Python there is.
-
-LMDB is held against it by a state machine in the tests, so what is written here is the meaning.
-"""
+"""Repositories in dictionaries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from cypd.accounts.ports import User
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
@@ -27,13 +23,12 @@ class _Repository:
         return any(digest in (*m.blobs, *m.manifests) for m, _ in self.manifests.values())
 
 
-class MemoryMetadata:
-    """Everything in dictionaries; gone with the process."""
+class MemoryRegistry:
+    """The contract of ``MetadataStore``."""
 
     def __init__(self) -> None:
         self._repositories: dict[RepositoryName, _Repository] = {}
         self._uploads: dict[str, Upload] = {}
-        self._users: dict[str, User] = {}
 
     def _get(self, repository: RepositoryName) -> _Repository:
         return self._repositories.get(repository) or _Repository()
@@ -145,9 +140,3 @@ class MemoryMetadata:
     async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
         if self._get(repository).tags.pop(tag, None) is None:
             raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": tag})
-
-    def user(self, name: str) -> User | None:
-        return self._users.get(name)
-
-    async def put_user(self, user: User) -> None:
-        self._users[user.name] = user
