@@ -40,8 +40,10 @@ class Principal(NamedTuple):
     """Ids of the projects that a personal access token is restricted to; ``None``: unbounded."""
     grants: tuple[Grant, ...] | None = None
     """For a token of the token server; ``None`` for every other credential."""
+    credential: str = ""
+    """What proved it, for a token that is to end with it; ``""`` for nobody."""
     session: str = ""
-    """The id of the session that a JWT belongs to."""
+    """The id of the session, if that is what proved it."""
     is_expired: bool = False
     """A token of the token server past its time: good for its user's own upload alone."""
 
@@ -74,16 +76,36 @@ class Token(NamedTuple):
 class Authenticator(Protocol):
     """Tells who a request comes from."""
 
-    async def authenticate(self, authorization: str | None) -> Principal:
+    async def authenticate(
+        self,
+        authorization: str | None,
+        *,
+        address: str = "",
+        password: bool = False,
+        registry: bool = False,
+        grace: float = 0.0,
+    ) -> Principal:
         """Return who sent this ``Authorization`` header, ``ANONYMOUS`` for ``None``.
 
-        Raises UNAUTHORIZED for credentials that are wrong, malformed or of an unknown scheme: wrong
-        credentials are never anonymous.
+        Takes sessions' access tokens and personal access tokens, as Bearer and as the password of
+        Basic; with ``password`` also passwords, with ``registry`` also tokens of the token server,
+        as Bearer, and those up to ``grace`` seconds past their time as ``is_expired``. ``address``
+        is the client's, for which wrong passwords are counted.
+
+        Raises ``Refusal`` for everything else: wrong credentials are never anonymous.
         """
         ...
 
-    def issue_token(self, principal: Principal) -> Token:
-        """Return a token that ``authenticate`` takes, as Bearer, for this principal."""
+    def issue_token(self, principal: Principal, grants: tuple[Grant, ...]) -> Token:
+        """Return a token of the token server: good for ``grants`` at most."""
+        ...
+
+    def issue_identity(self, principal: Principal) -> str:
+        """Return a token with which ``authenticate_identity`` knows the principal again."""
+        ...
+
+    def authenticate_identity(self, token: str) -> Principal:
+        """Return whom an identity token names; raise ``Refusal``."""
         ...
 
 

@@ -1,106 +1,174 @@
-"""Who sent a request: HTTP Basic (RFC 7617) with a password, or Bearer (RFC 6750) with a token."""
+"""Who sent a request: Bearer (RFC 6750) with a token, or Basic (RFC 7617) with one or a password.
 
-import asyncio
-import secrets
+Whatever is sent, and however: it is worth what its user, session, password or personal access token
+is worth at this moment.
+"""
+
+import re
 import time
 from base64 import b64decode
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
-from cypd.access import ANONYMOUS, Principal, Token
-from cypd.accounts.ports import AccountStore
-from cypd.auth.passwords import hash_password, verify_password
-from cypd.auth.tokens import LIFETIME_SECONDS, Tokens
-from cypd.oci.errors import Code, OCIError
+from cypd.access import ANONYMOUS, Grant, Principal, Scope, Token
+from cypd.accounts.names import canonical
+from cypd.accounts.passwords import Passwords
+from cypd.accounts.ports import AccountStore, PersonalToken, User
+from cypd.auth.tokens import Claims, Tokens, TokenType, is_over
+from cypd.refusals import Code, Refusal
 
-_CACHE_SECONDS = 60.0
-_CACHE_ENTRIES = 1024
-# NIST SP 800-63B asks for at least 64; hashing a megabyte of password is somebody's attack.
-_MAX_PASSWORD = 1024
+_PAT = re.compile(r"pat_v1_[0-9a-f]{64}", re.ASCII)
+_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_MAX_NAME = 255
+_SCOPES = {scope.name.lower(): scope for scope in Scope}
 
 
 class UserAuthenticator:
-    """Verifies passwords off the loop, and remembers for a minute that one was right.
+    """The ``Authenticator`` over accounts."""
 
-    CI jobs send Basic with each request, and argon2id is slow by intent. The memory is keyed by
-    a keyed hash of what was sent and holds for the very password hash it was checked against, so
-    a changed password is forgotten at once, whichever process changed it.
-    """
+    def __init__(self, store: AccountStore, passwords: Passwords, tokens: Tokens) -> None:
+        self._store = store
+        self._passwords = passwords
+        self._tokens = tokens
+        self._used: dict[bytes, float] = {}
 
-    def __init__(self, users: AccountStore, token_key: str) -> None:
-        self._users = users
-        self._tokens = Tokens(users, token_key)
-        self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
-        self._checking: dict[tuple[bytes, str], asyncio.Future[bool]] = {}
-        self._key = secrets.token_bytes(32)
-        # Two at a time: 64 MiB each, and wrong passwords must not take the machine.
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="argon2")
-        self._absent = hash_password(secrets.token_hex())
-
-    def issue_token(self, principal: Principal) -> Token:
-        """Return a token for somebody who proved who they are, or for nobody."""
-        return Token(self._tokens.issue(principal), LIFETIME_SECONDS)
-
-    async def authenticate(self, authorization: str | None) -> Principal:
-        """Return who sent this ``Authorization``; raise UNAUTHORIZED unless it proves who."""
+    async def authenticate(
+        self,
+        authorization: str | None,
+        *,
+        address: str = "",
+        password: bool = False,
+        registry: bool = False,
+        grace: float = 0.0,
+    ) -> Principal:
         if authorization is None:
             return ANONYMOUS
         scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() == "bearer":
-            return self._tokens.verify(credentials.strip())
-        if scheme.lower() == "basic":
-            return await self._authenticate_basic(authorization, *_decoded(credentials))
-        raise _wrong()
+            return self._by_token(credentials.strip(), registry=registry, grace=grace)
+        if scheme.lower() != "basic":
+            raise Refusal(Code.TOKEN_INVALID)
+        name, secret = _decoded(credentials)
+        if _PAT.fullmatch(secret) or _JWT.fullmatch(secret):
+            return self._by_own_token(name, secret)
+        if not password:
+            raise Refusal(Code.TOKEN_INVALID)
+        return await self._by_password(name, secret, address)
 
-    async def _authenticate_basic(self, authorization: str, name: str, password: str) -> Principal:
-        user = self._users.user(name)
-        # An unknown name costs the same hash as a wrong password, and gets the same answer.
-        expected = user.password_hash if user else self._absent
-        proof = blake2b(authorization.encode("latin-1"), key=self._key, digest_size=32).digest()
-        if not self._remembers(proof, expected):
-            right = await self._check(proof, expected, password)
-            if user is None or not right:
-                raise _wrong()
-            self._remember(proof, expected)
-        if user is None:
-            raise _wrong()
-        return Principal(name=user.name, is_admin=user.is_admin)
+    # --- each kind of credential ----------------------------------------------------------------
 
-    async def _check(self, proof: bytes, password_hash: str, password: str) -> bool:
-        """Hash once for all who send the same at the same time, as the jobs of a pipeline do."""
-        running = self._checking.get((proof, password_hash))
-        if running is None:
-            loop = asyncio.get_running_loop()
-            running = loop.run_in_executor(self._pool, verify_password, password_hash, password)
-            self._checking[proof, password_hash] = running
-            running.add_done_callback(lambda _: self._checking.pop((proof, password_hash), None))
-        return await asyncio.shield(running)  # one that goes away does not cancel it for the rest
+    async def _by_password(self, name: str, password: str, address: str) -> Principal:
+        user = await self._passwords.owner(name, password, address)
+        if user.has_second_factor:
+            raise Refusal(Code.SECOND_FACTOR_REQUIRED)
+        return _principal(user, _password_credential(user))
 
-    def _remembers(self, proof: bytes, password_hash: str) -> bool:
-        known = self._verified.get(proof)
-        return known is not None and known[0] == password_hash and known[1] > time.monotonic()
+    def _by_own_token(self, name: str, token: str) -> Principal:
+        principal = self._by_token(token)
+        if principal.name != canonical(name):
+            raise Refusal(Code.TOKEN_INVALID)
+        return principal
 
-    def _remember(self, proof: bytes, password_hash: str) -> None:
-        self._verified[proof] = password_hash, time.monotonic() + _CACHE_SECONDS
-        self._verified.move_to_end(proof)
-        if len(self._verified) > _CACHE_ENTRIES:
-            self._verified.popitem(last=False)
+    def _by_token(self, token: str, *, registry: bool = False, grace: float = 0.0) -> Principal:
+        if _PAT.fullmatch(token):
+            return self._by_personal_token(sha256(token.encode()).digest())
+        kinds = (TokenType.ACCESS, TokenType.REGISTRY) if registry else (TokenType.ACCESS,)
+        claims = self._tokens.verify(token, *kinds, grace=grace)
+        if claims.token_type is TokenType.REGISTRY:
+            return self._by_registry_token(claims)
+        if is_over(claims):
+            raise Refusal(Code.TOKEN_EXPIRED)  # grace is for the token server's alone
+        return self._by_session(claims.user_id, claims.sid)
 
-    def close(self) -> None:
-        """Stop the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def _by_registry_token(self, claims: Claims) -> Principal:
+        principal = self._by_credential(claims) if claims.user_id else ANONYMOUS
+        return principal._replace(grants=claims.grants(), is_expired=is_over(claims))
+
+    def _by_credential(self, claims: Claims) -> Principal:
+        """Return whose token it is, if what it was issued for still stands."""
+        kind, _, value = claims.credential.partition(":")
+        if kind == "pat":
+            principal = self._by_personal_token(bytes.fromhex(value))
+        elif kind == "sid":
+            principal = self._by_session(claims.user_id, value)
+        else:
+            user = self._active(claims.user_id)
+            if claims.credential != _password_credential(user) or user.has_second_factor:
+                raise Refusal(Code.TOKEN_INVALID)
+            principal = _principal(user, claims.credential)
+        return principal
+
+    def _by_session(self, user_id: str, session_id: str) -> Principal:
+        session = self._store.session(session_id)
+        if session is None or session.user_id != user_id or session.expires_at < time.time():
+            raise Refusal(Code.TOKEN_INVALID)
+        return _principal(self._active(user_id), f"sid:{session_id}", session=session_id)
+
+    def _by_personal_token(self, token_hash: bytes) -> Principal:
+        token = self._store.personal_token(token_hash)
+        now = time.time()
+        if token is None or (token.expires_at is not None and token.expires_at < now):
+            raise Refusal(Code.PAT_INVALID)
+        user = self._store.user(token.user_id)
+        if user is None or not user.is_active:
+            raise Refusal(Code.PAT_INVALID)
+        self._used[token_hash] = now
+        return _restricted(_principal(user, f"pat:{token_hash.hex()}"), token)
+
+    def _active(self, user_id: str) -> User:
+        user = self._store.user(user_id)
+        if user is None or not user.is_active:
+            raise Refusal(Code.TOKEN_INVALID)
+        return user
+
+    # --- the token server -----------------------------------------------------------------------
+
+    def issue_token(self, principal: Principal, grants: tuple[Grant, ...]) -> Token:
+        user = self._store.user(principal.user_id)
+        return self._tokens.issue_registry(user, grants, principal.credential)
+
+    def issue_identity(self, principal: Principal) -> str:
+        user = self._active(principal.user_id)
+        return self._tokens.issue_identity(user, principal.credential).text
+
+    def authenticate_identity(self, token: str) -> Principal:
+        return self._by_credential(self._tokens.verify(token, TokenType.IDENTITY))
+
+    # --- when tokens were last used -------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Note when personal access tokens were last used: many at a time, never for each use."""
+        if self._used:
+            used, self._used = self._used, {}
+            await self._store.touch_personal_tokens(used)
+
+
+def _principal(user: User, credential: str, session: str = "") -> Principal:
+    return Principal(
+        user_id=user.id,
+        name=user.name,
+        is_admin=user.is_admin,
+        credential=credential,
+        session=session,
+    )
+
+
+def _restricted(principal: Principal, token: PersonalToken) -> Principal:
+    return principal._replace(
+        scope=max(_SCOPES[scope] for scope in token.scopes),
+        projects=None if token.project_ids is None else frozenset(token.project_ids),
+    )
+
+
+def _password_credential(user: User) -> str:
+    # A fingerprint of the hash: what it is of can't be had from it, and it ends with the password.
+    return "pwd:" + blake2b(user.password_hash.encode(), digest_size=16).hexdigest()
 
 
 def _decoded(encoded: str) -> tuple[str, str]:
     try:
-        name, colon, password = b64decode(encoded.strip(), validate=True).decode().partition(":")
+        name, colon, secret = b64decode(encoded.strip(), validate=True).decode().partition(":")
     except ValueError:  # not ASCII, not base64 (binascii.Error), not UTF-8: all are of this type
-        raise _wrong() from None
-    if not colon or len(password) > _MAX_PASSWORD or len(name) > 255:
-        raise _wrong()
-    return name, password
-
-
-def _wrong() -> OCIError:
-    return OCIError(Code.UNAUTHORIZED, "wrong user name or password")
+        raise Refusal(Code.WRONG_PASSWORD) from None
+    if not colon or len(name) > _MAX_NAME:
+        raise Refusal(Code.WRONG_PASSWORD)
+    return name, secret

@@ -1,79 +1,198 @@
-"""Bearer tokens: JWT of one fixed algorithm, signed by this registry for this registry.
+"""Signed tokens: JWT of one fixed form, made by this registry for this registry.
 
-A token says who somebody is, not what they may do: rights are decided at each request, so that
-taking one away works at once.
+Says what a token is, never what it is worth: whether its session, password or user still stands is
+the authenticator's question, at each request.
 """
 
+import secrets
 import time
 import uuid
-from hashlib import sha256
-from typing import Any
+from collections import OrderedDict
+from enum import Enum
+from hashlib import blake2b
+from typing import Annotated, Any
 
 import jwt
+import msgspec
+from msgspec import Meta
 
-from cypd.access import ANONYMOUS, Principal
-from cypd.accounts.ports import AccountStore, User
-from cypd.oci.errors import Code, OCIError
+from cypd.access import Grant, Token
+from cypd.accounts.ports import Issued, User
+from cypd.refusals import Code, Refusal
 
-LIFETIME_SECONDS = 900
-_LEEWAY_SECONDS = 60
 _ALGORITHM = "HS256"
+# What stands before the first dot of every token that was made here. Nothing in a header is ever
+# looked at: not alg, kid, jwk, jku, x5c, crit (CVE-2025-24976, CVE-2026-32597, CVE-2022-29217).
+_HEADER = jwt.encode({}, "k" * 32, _ALGORITHM).partition(".")[0]
 _SELF = "cypd"
-_REQUIRED = ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "credential"]
+_LEEWAY = 60
+_MAX_BYTES = 16 << 10
+_MFA_SECONDS = 300
+_MEMORY_ENTRIES = 4096
+
+_Time = Annotated[int, Meta(ge=0, lt=1 << 40)]
+
+
+class TokenType(Enum):
+    """What a token is for; none is taken where another belongs."""
+
+    ACCESS = "access"
+    REFRESH = "refresh"
+    MFA = "mfa"
+    REGISTRY = "registry"
+    IDENTITY = "identity"
+
+
+class _Access(msgspec.Struct, frozen=True):
+    name: str
+    actions: tuple[str, ...]
+    type: str = "repository"
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token says; times are unix seconds."""
+
+    iss: str = _SELF
+    aud: str = _SELF
+    sub: str
+    """The user's id; ``""`` for nobody."""
+    exp: _Time
+    iat: _Time
+    nbf: _Time
+    jti: str
+    sid: str = ""
+    user_id: str
+    username: str
+    token_type: TokenType
+    credential: str = ""
+    """What has to stand for the token to stand: see ``Principal.credential``."""
+    access: tuple[_Access, ...] = ()
+
+    def grants(self) -> tuple[Grant, ...]:
+        """Return what a registry token was issued for."""
+        return tuple(Grant(it.name, frozenset(it.actions)) for it in self.access)
+
+
+class Lifetimes(msgspec.Struct, frozen=True):
+    """Seconds that tokens are good for."""
+
+    access: float
+    refresh: float
+    registry: float
 
 
 class Tokens:
     """Issues and verifies tokens with one key."""
 
-    def __init__(self, users: AccountStore, key: str) -> None:
-        self._users = users
+    def __init__(self, key: str, lifetimes: Lifetimes) -> None:
         self._key = key
+        self._lifetimes = lifetimes
+        self._memory: OrderedDict[bytes, Claims] = OrderedDict()
+        self._memory_key = secrets.token_bytes(32)
 
-    def issue(self, principal: Principal) -> str:
-        """Return a token that says that its bearer is the principal, for 15 minutes."""
+    # --- issuing --------------------------------------------------------------------------------
+
+    def issue_access(self, user: User, session_id: str) -> Issued:
+        return self._issue(TokenType.ACCESS, user, self._lifetimes.access, sid=session_id)
+
+    def issue_refresh(self, user: User, session_id: str) -> Issued:
+        return self._issue(TokenType.REFRESH, user, self._lifetimes.refresh, sid=session_id)
+
+    def issue_mfa(self, user: User) -> Issued:
+        return self._issue(TokenType.MFA, user, _MFA_SECONDS)
+
+    def issue_registry(
+        self, user: User | None, grants: tuple[Grant, ...], credential: str
+    ) -> Token:
+        """Return a token of the token server, for a user or for nobody."""
+        lifetime = self._lifetimes.registry
+        access = tuple(_Access(name, tuple(sorted(actions))) for name, actions in grants)
+        more = {"credential": credential, "access": access}
+        issued = self._issue(TokenType.REGISTRY, user, lifetime, **more)
+        return Token(issued.text, int(lifetime))
+
+    def issue_identity(self, user: User, credential: str) -> Issued:
+        """Return a refresh token of the token server."""
+        lifetime = self._lifetimes.refresh
+        return self._issue(TokenType.IDENTITY, user, lifetime, credential=credential)
+
+    def _issue(self, kind: TokenType, user: User | None, lifetime: float, **more: Any) -> Issued:
         now = int(time.time())
-        user = self._users.user(principal.name)
-        claims = {
-            "iss": _SELF,
-            "aud": _SELF,
-            "sub": principal.name,
-            "iat": now,
-            "nbf": now,
-            "exp": now + LIFETIME_SECONDS,
-            "jti": str(uuid.uuid4()),
-            "credential": _credential(user),
-        }
-        return jwt.encode(claims, self._key, _ALGORITHM)
+        claims = Claims(
+            sub=user.id if user else "",
+            user_id=user.id if user else "",
+            username=user.name if user else "",
+            iat=now,
+            nbf=now,
+            exp=now + int(lifetime),
+            jti=str(uuid.uuid4()),
+            token_type=kind,
+            **more,
+        )
+        text = jwt.encode(msgspec.to_builtins(claims), self._key, _ALGORITHM)
+        return Issued(text, claims.jti, claims.exp)
 
-    def verify(self, token: str) -> Principal:
-        """Return whom a token names; raise UNAUTHORIZED unless it is ours and in its time.
+    # --- verifying ------------------------------------------------------------------------------
 
-        The algorithm is fixed here, and keys that a header names are never looked at
-        (CVE-2025-24976). A token stops with the password it was given for.
+    def verify(self, token: str, *kinds: TokenType, grace: float = 0.0) -> Claims:
+        """Return what a token of one of these kinds says.
+
+        Raises TOKEN_INVALID unless this registry made it, for one of them; TOKEN_EXPIRED if its
+        time has been over for more than ``grace`` seconds.
         """
+        claims = self._claims(token)
+        now = time.time()
+        if claims.token_type not in kinds or max(claims.nbf, claims.iat) > now + _LEEWAY:
+            raise Refusal(Code.TOKEN_INVALID)
+        if is_over(claims, by=grace):
+            raise Refusal(Code.TOKEN_EXPIRED)
+        return claims
+
+    def refresh_claims(self, token: str) -> tuple[str, str, str]:
         try:
-            claims: dict[str, Any] = jwt.decode(
+            claims = self.verify(token, TokenType.REFRESH)
+        except Refusal:
+            raise Refusal(Code.REFRESH_TOKEN_INVALID) from None
+        return claims.user_id, claims.sid, claims.jti
+
+    def mfa_user(self, token: str) -> str:
+        return self.verify(token, TokenType.MFA).user_id
+
+    def _claims(self, token: str) -> Claims:
+        """Verify form and signature, or remember that this has been done."""
+        text = token.encode(errors="replace")
+        proof = blake2b(text, key=self._memory_key, digest_size=32).digest()
+        known = self._memory.get(proof)
+        if known is None:
+            known = self._decode(token)
+            self._memory[proof] = known
+            if len(self._memory) > _MEMORY_ENTRIES:
+                self._memory.popitem(last=False)
+        return known
+
+    def _decode(self, token: str) -> Claims:
+        if len(token) > _MAX_BYTES or not token.startswith(f"{_HEADER}."):
+            raise Refusal(Code.TOKEN_INVALID)
+        try:
+            # Times are checked where they are needed; that they are there and numbers, by Claims.
+            payload = jwt.decode(
                 token,
                 self._key,
                 algorithms=[_ALGORITHM],
                 audience=_SELF,
                 issuer=_SELF,
-                leeway=_LEEWAY_SECONDS,
-                options={"require": _REQUIRED, "strict_aud": True},
+                options={
+                    "strict_aud": True,
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
             )
+            return msgspec.convert(payload, Claims)
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
-            raise _invalid() from None
-        if not claims["sub"]:
-            return ANONYMOUS
-        user = self._users.user(claims["sub"])
-        if user is None or claims["credential"] != _credential(user):
-            raise _invalid()
-        return Principal(name=user.name, is_admin=user.is_admin)
+            raise Refusal(Code.TOKEN_INVALID) from None
 
 
-def _credential(user: User | None) -> str:
-    return sha256(user.password_hash.encode()).hexdigest()[:32] if user else ""
-
-
-def _invalid() -> OCIError:
-    return OCIError(Code.UNAUTHORIZED, "the token is not valid, or not any more")
+def is_over(claims: Claims, *, by: float = 0.0) -> bool:
+    """Tell whether a token's time has been over for more than ``by`` seconds."""
+    return time.time() > claims.exp + _LEEWAY + by

@@ -22,6 +22,13 @@ DATABASES = (
     "holders",
     "uploads",
     "users",
+    "user_names",
+    "user_emails",
+    "tokens",
+    "tokens_of",
+    "sessions",
+    "sessions_of",
+    "failures",
 )
 # The default of 126 is one process's worth of reader slots; the first opener decides.
 _MAX_READERS = 1024

@@ -1,6 +1,6 @@
 """Keys, and what their order means.
 
-Everything of a repository is keyed by its id, 8 bytes, big-endian, given at its first push and
+Users, tokens and sessions have UUIDs, 16 bytes. Everything of a repository is keyed by its id, 8 bytes, big-endian, given at its first push and
 never again. (A hash of the name would save the look-up of the id, but xxh3 is no cryptographic
 hash: who finds two names of one hash reads another's repository.)
 
@@ -17,7 +17,14 @@ referrers      id, subject's digest, digest               descriptor, JSON
 links          id, digest                                 size, 8 bytes
 holders        digest, id                                 name of the repository
 uploads        session id                                 ``Upload``
-users          name                                       ``User``
+users          user's id                                  ``User``
+user_names     name                                       user's id
+user_emails    email address                              user's id
+tokens         SHA-256 of a personal access token         ``PersonalToken``
+tokens_of      user's id, token's id                      SHA-256 of the token
+sessions       session's id                               ``Session``
+sessions_of    user's id, session's id                    (nothing)
+failures       hash of an account or address              count, since when
 meta           ``schema``, ``repositories``,              version, last id given,
                ``uploads:`` owner                         how many are open
 =============  =========================================  =====================================
