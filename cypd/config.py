@@ -69,8 +69,16 @@ class Auth(_Section, frozen=True):
 class Access(_Section, frozen=True):
     """What may be done without, and with, signing in."""
 
-    anonymous: Literal["none", "pull"] = "none"
+    anonymous: Literal["none", "public", "pull"] = "public"
     delete: bool = True
+
+
+class Projects(_Section, frozen=True):
+    """Projects, and how much they may hold."""
+
+    auto_create: bool = True
+    default_quota: Annotated[int, Meta(ge=-1)] = 10 << 30
+    max_quota: Annotated[int, Meta(ge=0)] = 100 << 30
 
 
 class Uploads(_Section, frozen=True):
@@ -108,6 +116,7 @@ class Config(_Section, frozen=True):
     metadata: Metadata = Metadata()
     auth: Auth = Auth()
     access: Access = Access()
+    projects: Projects = Projects()
     uploads: Uploads = Uploads()
     manifests: Manifests = Manifests()
     gc: Gc = Gc()

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import cypd
-from cypd.access import administrator_only
 from cypd.accounts import secret_file
 from cypd.accounts.administrator import ADMINISTRATOR, ensure_administrator
 from cypd.accounts.ports import AccountStore
@@ -20,7 +19,9 @@ from cypd.auth.passwords import hash_password, verify_password
 from cypd.config import Config, ConfigError
 from cypd.doors.plain import Limits, PlainDoor, bind
 from cypd.metadata.lmdb import LmdbMetadata
+from cypd.projects.access import ProjectAccess
 from cypd.registry.blobs import Blobs
+from cypd.registry.catalog import Catalog
 from cypd.registry.janitor import Janitor
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import Fatal, Unavailable
@@ -109,9 +110,14 @@ async def _registry(
         await _ensure_administrator(config, root, metadata.accounts)
         authenticator = UserAuthenticator(metadata.accounts, secret_file.ensure(root / "token-key"))
         stack.callback(authenticator.close)
-        allows = administrator_only(anonymous_pull=config.access.anonymous == "pull")
+        access = ProjectAccess(
+            metadata.projects,
+            anonymous=config.access.anonymous,
+            auto_create=config.projects.auto_create,
+            default_quota=config.projects.default_quota,
+        )
         v2 = V2(
-            Blobs(metadata.registry, storage, allows),
+            Blobs(metadata.registry, storage, access.allows),
             Uploads(
                 metadata.registry,
                 storage,
@@ -123,8 +129,10 @@ async def _registry(
                 allow_sparse=config.manifests.allow_sparse,
                 allow_urls=config.manifests.allow_urls,
             ),
-            authenticator,
-            allows,
+            Catalog(metadata.registry, access.allows),
+            authenticator=authenticator,
+            allows=access.allows,
+            admit=access.admit,
             external_url=config.server.external_url,
             delete_enabled=config.access.delete,
             on_fatal=on_fatal,

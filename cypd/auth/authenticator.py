@@ -65,7 +65,7 @@ class UserAuthenticator:
             self._remember(proof, expected)
         if user is None:
             raise _wrong()
-        return Principal(name=user.name, is_admin=user.is_admin)
+        return Principal(user_id=user.name, name=user.name, is_admin=user.is_admin)
 
     async def _check(self, proof: bytes, password_hash: str, password: str) -> bool:
         """Hash once for all who send the same at the same time, as the jobs of a pipeline do."""

@@ -68,7 +68,7 @@ class Tokens:
         user = self._users.user(claims["sub"])
         if user is None or claims["credential"] != _credential(user):
             raise _invalid()
-        return Principal(name=user.name, is_admin=user.is_admin)
+        return Principal(user_id=user.name, name=user.name, is_admin=user.is_admin)
 
 
 def _credential(user: User | None) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from cypd.access import ANONYMOUS, Action, Authenticator, Policy
+from cypd.access import ANONYMOUS, Action, Admission, Authenticator, Policy
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.oci.endpoints import Endpoint, parse
 from cypd.oci.errors import Code, OCIError
 from cypd.registry.blobs import Blobs
+from cypd.registry.catalog import Catalog
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import BlobMissing, Fatal, Unavailable
 from cypd.registry.uploads import Uploads
@@ -36,6 +37,8 @@ class Route(NamedTuple):
     handler: Callable[[Call], Awaitable[None]]
     is_open: bool = False
     """Also to nobody."""
+    begins: bool = False
+    """It may be the first that a project hears of."""
 
 
 class V2:
@@ -46,31 +49,34 @@ class V2:
         blobs: Blobs,
         uploads: Uploads,
         manifests: Manifests,
+        catalog: Catalog,
+        *,
         authenticator: Authenticator,
         allows: Policy,
-        *,
+        admit: Admission,
         external_url: str,
         delete_enabled: bool,
         on_fatal: Callable[[Fatal], None],
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
+        self._admit = admit
         self._external_url = external_url
         self._delete_enabled = delete_enabled
         self._on_fatal = on_fatal
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
         manifest = ManifestHandlers(manifests)
-        lists = ListHandlers(manifests)
+        lists = ListHandlers(manifests, catalog)
         self.routes = {
             Endpoint.PING: Route(None, _ping),
             Endpoint.TOKEN: Route(None, TokenHandlers(authenticator).get, is_open=True),
             Endpoint.BLOB_GET: Route(Action.PULL, blob.get),
             Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete),
             Endpoint.MANIFEST_GET: Route(Action.PULL, manifest.get),
-            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put),
+            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put, begins=True),
             Endpoint.MANIFEST_DELETE: Route(Action.DELETE, manifest.delete),
-            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start),
+            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start, begins=True),
             Endpoint.UPLOAD_STATUS: Route(Action.PUSH, upload.status),
             Endpoint.UPLOAD_CHUNK: Route(Action.PUSH, upload.append),
             Endpoint.UPLOAD_COMMIT: Route(Action.PUSH, upload.commit),
@@ -100,6 +106,8 @@ class V2:
         call.principal = await self._authenticator.authenticate(call.header(b"authorization"))
         if not route.is_open:
             self._require_allowed(call, route.action)
+        if route.begins:
+            await self._admit(call.principal, call.repository)
         await route.handler(call)
 
     def _require_allowed(self, call: Call, action: Action | None) -> None:

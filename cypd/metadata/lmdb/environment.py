@@ -8,7 +8,7 @@ import lmdb
 from cypd.metadata.lmdb.writer import Writer
 from cypd.registry.ports import Fatal
 
-SCHEMA = b"1"
+SCHEMA = b"2"
 DATABASES = (
     "meta",
     "repositories",
@@ -22,6 +22,11 @@ DATABASES = (
     "holders",
     "uploads",
     "users",
+    "projects",
+    "project_names",
+    "members",
+    "charges",
+    "usage",
 )
 # The default of 126 is one process's worth of reader slots; the first opener decides.
 _MAX_READERS = 1024

@@ -2,7 +2,8 @@
 
 Everything of a repository is keyed by its id, 8 bytes, big-endian, given at its first push and
 never again. (A hash of the name would save the look-up of the id, but xxh3 is no cryptographic
-hash: who finds two names of one hash reads another's repository.)
+hash: who finds two names of one hash reads another's repository.) A project is the 16 bytes of its
+UUID.
 
 =============  =========================================  =====================================
 database       key                                        value
@@ -18,8 +19,13 @@ links          id, digest                                 size, 8 bytes
 holders        digest, id                                 name of the repository
 uploads        session id                                 ``Upload``
 users          name                                       ``User``
+projects       project                                    ``Project``
+project_names  name                                       project
+members        project, user                              ``Member``
+charges        digest, project                            size, how many rows hold it
+usage          project                                    ``Usage``, 4 numbers
 meta           ``schema``, ``repositories``,              version, last id given,
-               ``uploads:`` owner                         how many are open
+               ``uploads:`` owner, ``totals``             how many are open, ``Totals``
 =============  =========================================  =====================================
 """
 

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple, TypeVar
 import lmdb
 
 from cypd.oci.errors import OCIError
+from cypd.refusals import Refusal
 from cypd.registry.ports import Fatal, Unavailable
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Operation = Callable[[lmdb.Transaction], T]
-"""Validates with reads first and writes after, so that one that raises OCIError wrote nothing."""
+"""Validates with reads first and writes after, so that one that refuses wrote nothing."""
 
 # Measured with 1, 32 and 256 operations a commit: 3,100, 43,000 and 102,000 durable a second.
 MAX_BATCH = 256
@@ -146,5 +147,5 @@ class Writer:
 def _apply(operation: Operation[Any], transaction: lmdb.Transaction) -> _Outcome:
     try:
         return _Outcome(operation(transaction))
-    except OCIError as refusal:
+    except (OCIError, Refusal) as refusal:
         return _Outcome(error=refusal)
