@@ -1,6 +1,6 @@
 """Who asks, what they want to do, and who decides: default deny."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum, IntEnum
 from typing import NamedTuple, Protocol
 
@@ -113,12 +113,5 @@ Policy = Callable[[Principal, Action, RepositoryName | None], bool]
 """Whether a principal may do this to that repository; ``None``: to the registry as a whole."""
 
 
-def administrator_only(*, anonymous_pull: bool) -> Policy:
-    """Return the policy before projects: all for administrators; for others pull, or nothing."""
-
-    def allows(principal: Principal, action: Action, repository: RepositoryName | None) -> bool:
-        if principal.is_admin:
-            return True
-        return anonymous_pull and action is Action.PULL and repository is not None
-
-    return allows
+Admission = Callable[[Principal, RepositoryName], Awaitable[None]]
+"""Lets an allowed push into a repository, whatever that takes; raises OCIError if it can't."""

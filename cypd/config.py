@@ -61,16 +61,31 @@ class Metadata(_Section, frozen=True):
 
 
 class Auth(_Section, frozen=True):
-    """Who can sign in."""
+    """Who can sign in, and how long it lasts."""
 
     admin_password: str = ""
+    registration: Literal["closed", "open"] = "closed"
+    access_ttl: _Positive = 900.0
+    refresh_ttl: _Positive = 604800.0
+    token_ttl: Annotated[float, Meta(ge=60)] = 900.0
+    max_failures_per_account: Annotated[int, Meta(ge=1)] = 10
+    max_failures_per_address: Annotated[int, Meta(ge=1)] = 50
+    failure_window: _Positive = 900.0
 
 
 class Access(_Section, frozen=True):
     """What may be done without, and with, signing in."""
 
-    anonymous: Literal["none", "pull"] = "none"
+    anonymous: Literal["none", "public", "pull"] = "public"
     delete: bool = True
+
+
+class Projects(_Section, frozen=True):
+    """Projects, and how much they may hold."""
+
+    auto_create: bool = True
+    default_quota: Annotated[int, Meta(ge=-1)] = 10 << 30
+    max_quota: Annotated[int, Meta(ge=0)] = 100 << 30
 
 
 class Uploads(_Section, frozen=True):
@@ -108,6 +123,7 @@ class Config(_Section, frozen=True):
     metadata: Metadata = Metadata()
     auth: Auth = Auth()
     access: Access = Access()
+    projects: Projects = Projects()
     uploads: Uploads = Uploads()
     manifests: Manifests = Manifests()
     gc: Gc = Gc()

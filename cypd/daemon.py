@@ -4,23 +4,34 @@ import asyncio
 import contextlib
 import gc
 import logging
+import secrets
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cypd
-from cypd.access import administrator_only
 from cypd.accounts import secret_file
 from cypd.accounts.administrator import ADMINISTRATOR, ensure_administrator
+from cypd.accounts.passwords import Passwords
+from cypd.accounts.personal_tokens import PersonalTokens
 from cypd.accounts.ports import AccountStore
+from cypd.accounts.second_factor import SecondFactor
+from cypd.accounts.sessions import Sessions
+from cypd.accounts.throttle import Throttle
+from cypd.accounts.users import Users
 from cypd.asgi import compose
 from cypd.auth.authenticator import UserAuthenticator
-from cypd.auth.passwords import hash_password, verify_password
+from cypd.auth.passwords import PasswordPool, hash_password
+from cypd.auth.tokens import Lifetimes, Tokens
 from cypd.config import Config, ConfigError
 from cypd.doors.plain import Limits, PlainDoor, bind
 from cypd.metadata.lmdb import LmdbMetadata
+from cypd.projects.access import ProjectAccess
 from cypd.registry.blobs import Blobs
+from cypd.registry.catalog import Catalog
 from cypd.registry.janitor import Janitor
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import Fatal, Unavailable
@@ -32,6 +43,7 @@ log = logging.getLogger(__name__)
 
 EXIT_FATAL = 70  # sysexits.h EX_SOFTWARE: the storage can't be trusted, restart
 _READER_CHECK_SECONDS = 30.0
+_FLUSH_SECONDS = 30.0
 
 
 def require_root(config: Config) -> Path:
@@ -106,12 +118,17 @@ async def _registry(
         stack.callback(metadata.close)
         storage = FilesystemStorage(root)
         stack.callback(storage.close)
-        await _ensure_administrator(config, root, metadata.accounts)
-        authenticator = UserAuthenticator(metadata.accounts, secret_file.ensure(root / "token-key"))
-        stack.callback(authenticator.close)
-        allows = administrator_only(anonymous_pull=config.access.anonymous == "pull")
+        accounts = _accounts(config, root, metadata.accounts)
+        stack.callback(accounts.hasher.close)
+        await _ensure_administrator(config, root, accounts)
+        access = ProjectAccess(
+            metadata.projects,
+            anonymous=config.access.anonymous,
+            auto_create=config.projects.auto_create,
+            default_quota=config.projects.default_quota,
+        )
         v2 = V2(
-            Blobs(metadata.registry, storage, allows),
+            Blobs(metadata.registry, storage, access.allows),
             Uploads(
                 metadata.registry,
                 storage,
@@ -123,10 +140,13 @@ async def _registry(
                 allow_sparse=config.manifests.allow_sparse,
                 allow_urls=config.manifests.allow_urls,
             ),
-            authenticator,
-            allows,
+            Catalog(metadata.registry, access.allows),
+            authenticator=accounts.authenticator,
+            allows=access.allows,
+            admit=access.admit,
             external_url=config.server.external_url,
             delete_enabled=config.access.delete,
+            session_ttl=config.uploads.session_ttl,
             on_fatal=on_fatal,
         )
         janitor = Janitor(
@@ -139,6 +159,7 @@ async def _registry(
             tasks = [
                 upkeep.create_task(_sweep(janitor, config.gc.interval, on_fatal)),
                 upkeep.create_task(_check_readers(metadata)),
+                upkeep.create_task(_keep_accounts(config, metadata.accounts, accounts)),
             ]
             limits = Limits(
                 header=config.server.header_timeout,
@@ -150,11 +171,45 @@ async def _registry(
                 task.cancel()
 
 
-async def _ensure_administrator(config: Config, root: Path, users: AccountStore) -> None:
+class _Accounts(NamedTuple):
+    store: AccountStore
+    hasher: PasswordPool
+    users: Users
+    sessions: Sessions
+    second_factor: SecondFactor
+    personal_tokens: PersonalTokens
+    authenticator: UserAuthenticator
+
+
+def _accounts(config: Config, root: Path, store: AccountStore) -> _Accounts:
+    hasher = PasswordPool()
+    settings = config.auth
+    throttle = Throttle(
+        store,
+        per_account=settings.max_failures_per_account,
+        per_address=settings.max_failures_per_address,
+        window=settings.failure_window,
+    )
+    lifetimes = Lifetimes(settings.access_ttl, settings.refresh_ttl, settings.token_ttl)
+    tokens = Tokens(secret_file.ensure(root / "token-key"), lifetimes)
+    passwords = Passwords(store, hasher, throttle, decoy=hash_password(secrets.token_hex()))
+    second_factor = SecondFactor(store, passwords, throttle)
+    return _Accounts(
+        store,
+        hasher,
+        Users(store, passwords, hasher, is_open=settings.registration == "open"),
+        Sessions(store, passwords, second_factor, tokens),
+        second_factor,
+        PersonalTokens(store),
+        UserAuthenticator(store, passwords, tokens),
+    )
+
+
+async def _ensure_administrator(config: Config, root: Path, accounts: _Accounts) -> None:
     written = await ensure_administrator(
-        users,
-        hash_password,
-        verify_password,
+        accounts.store,
+        accounts.users,
+        accounts.hasher,
         configured_password=config.auth.admin_password,
         password_file=root / "admin-password",
     )
@@ -174,6 +229,14 @@ async def _sweep(janitor: Janitor, interval: float, on_fatal: Callable[[Fatal], 
             # Whatever it stumbled over, it is no reason to stop serving.
             log.exception("janitor: a round broke off; it tries again in %g seconds", interval)
         await asyncio.sleep(interval)
+
+
+async def _keep_accounts(config: Config, store: AccountStore, accounts: _Accounts) -> None:
+    while True:
+        await asyncio.sleep(_FLUSH_SECONDS)
+        with contextlib.suppress(Unavailable):  # the next round does it
+            await accounts.authenticator.flush()
+            await store.sweep(now=time.time(), window=config.auth.failure_window)
 
 
 async def _check_readers(metadata: LmdbMetadata) -> None:

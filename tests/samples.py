@@ -1,13 +1,16 @@
 """Manifests and names for tests: small, valid, and distinct when asked for."""
 
+import asyncio
 import json
 from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
 
 from cypd.oci import manifest as documents
 from cypd.oci.digest import Algorithm, Digest
 from cypd.oci.manifest import Manifest
 from cypd.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from cypd.oci.names import RepositoryName
+from cypd.projects.ports import UNLIMITED, Project, ProjectStore
 
 EMPTY = b"{}"
 
@@ -15,6 +18,37 @@ EMPTY = b"{}"
 def name(text: str = "library/app") -> RepositoryName:
     """Return a repository's name."""
     return RepositoryName.parse(text)
+
+
+def project(
+    name: str = "library",
+    quota: int = UNLIMITED,
+    *,
+    owner: str = "admin",
+    is_public: bool = False,
+    created_at: float = 1.0,
+) -> Project:
+    """Return a project whose id follows from its name."""
+    identity = str(uuid5(NAMESPACE_DNS, name))
+    return Project(
+        id=identity,
+        name=name,
+        owner_id=owner,
+        created_at=created_at,
+        updated_at=created_at,
+        storage_quota=quota,
+        is_public=is_public,
+    )
+
+
+def create_projects(store: ProjectStore, *names: str) -> None:
+    """Create projects without a quota, outside of any event loop."""
+
+    async def create() -> None:
+        for each in names:
+            await store.create_project(project(each))
+
+    asyncio.run(create())
 
 
 def descriptor(content: bytes, media_type: str = "application/octet-stream") -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_the_state_is_for_its_owner_alone(tmp_path: Path) -> None:
     with daemon:
         daemon.password = (root / "admin-password").read_text().strip()
         digest = "sha256:" + "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        pushed = daemon.request("POST", f"/v2/a/blobs/uploads/?digest={digest}", body=b"")
+        pushed = daemon.request("POST", f"/v2/aa/blobs/uploads/?digest={digest}", body=b"")
         assert pushed.status == 201
     for path in (root, *root.rglob("*")):
         assert path.stat().st_mode & 0o007 == 0, path

@@ -1,19 +1,19 @@
 """The administrator that a new registry starts with."""
 
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 from cypd.accounts import secret_file
-from cypd.accounts.ports import AccountStore, User
+from cypd.accounts.ports import AccountStore, Hasher
+from cypd.accounts.users import Users
 
 ADMINISTRATOR = "admin"
 
 
 async def ensure_administrator(
-    users: AccountStore,
-    hash_password: Callable[[str], str],
-    verify_password: Callable[[str, str], bool],
+    store: AccountStore,
+    users: Users,
+    hasher: Hasher,
     *,
     configured_password: str,
     password_file: Path,
@@ -24,18 +24,14 @@ async def ensure_administrator(
     it in fact. Else the first start makes one up: 0600, written before the user exists, so that a
     crash between the two leaves a password that is simply written again.
     """
-    user = users.user(ADMINISTRATOR)
-    if configured_password:
-        if user is None or not verify_password(user.password_hash, configured_password):
-            await users.put_user(_administrator(hash_password(configured_password)))
-        return None
+    user = store.user_by_name(ADMINISTRATOR)
     if user is not None:
+        if configured_password and not await hasher.verify(user.password_hash, configured_password):
+            await users.set_password(user.id, configured_password)
         return None
-    password = secrets.token_urlsafe(24)
-    secret_file.write(password_file, password)
-    await users.put_user(_administrator(hash_password(password)))
-    return password_file
-
-
-def _administrator(password_hash: str) -> User:
-    return User(name=ADMINISTRATOR, password_hash=password_hash, is_admin=True)
+    password = configured_password
+    if not password:
+        password = secrets.token_urlsafe(24)
+        secret_file.write(password_file, password)
+    await users.create(ADMINISTRATOR, "", password, is_admin=True)
+    return None if configured_password else password_file

@@ -1,7 +1,7 @@
 """User names and email addresses in the one form in which they are compared.
 
 What looks alike must be the same: so compatibility forms are folded (NFKC), then case, and what is
-not plain ASCII after that has no way in (``Admin`` and fullwidth ``ａdmin`` are ``admin``; Cyrillic
+not plain ASCII after that has no way in (``Admin`` and its fullwidth twin are ``admin``; Cyrillic
 letters, joiners and marks of direction are refused).
 """
 

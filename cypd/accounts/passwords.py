@@ -29,9 +29,9 @@ def require_good(password: str, name: str, field: str = "password") -> None:
 class Passwords:
     """Tells whose password one is.
 
-    CI jobs send theirs with each request: one that was right is remembered, keyed by a keyed hash of
-    what was sent, and holds for the very password hash it was checked against. So a changed password
-    is forgotten at once, whichever process changed it.
+    CI jobs send theirs with each request: one that was right is remembered, by a keyed hash of what
+    was sent, and for the very password hash it was checked against. So a changed password is
+    forgotten at once, whichever process changed it.
     """
 
     def __init__(self, store: AccountStore, hasher: Hasher, throttle: Throttle, decoy: str) -> None:
@@ -47,8 +47,9 @@ class Passwords:
     async def owner(self, login: str, password: str, address: str) -> User:
         """Return the user of that name or email address, if that is their password.
 
-        Raises WRONG_PASSWORD: for a name that does not exist too, in the same time; ACCOUNT_DISABLED
-        once the password was right; TOO_MANY_FAILURES, ADDRESS_BLOCKED, TOO_MANY_REQUESTS.
+        Raises WRONG_PASSWORD, for a name that does not exist too and in the same time;
+        ACCOUNT_DISABLED once the password was right; TOO_MANY_FAILURES, ADDRESS_BLOCKED,
+        TOO_MANY_REQUESTS.
         """
         account = canonical(login)
         user = self._store.user_by_name(account) or self._store.user_by_email(account)

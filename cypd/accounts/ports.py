@@ -78,7 +78,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 class Failures(NamedTuple):
     """Wrong passwords and codes of one account or address, in a window of time."""
 
-    count: int
+    number: int
     since: float
 
 
@@ -218,7 +218,7 @@ class Issuer(Protocol):
         ...
 
     def refresh_claims(self, token: str) -> tuple[str, str, str]:
-        """Return (user id, session id, token id) of a refresh token; raise REFRESH_TOKEN_INVALID."""
+        """Return (user id, session id, token id); raise REFRESH_TOKEN_INVALID."""
         ...
 
     def mfa_user(self, token: str) -> str:

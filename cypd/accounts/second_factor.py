@@ -51,7 +51,7 @@ class SecondFactor:
             return replace(user, totp_pending=secret)
 
         user = await self._store.update_user(user_id, change)
-        uri = pyotp.TOTP(secret).provisioning_uri(user.name, issuer_name=_ISSUER)
+        uri = pyotp.TOTP(secret).provisioning_uri(name=user.name, issuer_name=_ISSUER)
         picture = io.BytesIO()
         segno.make(uri).save(picture, kind="png", scale=6)
         encoded = base64.b64encode(picture.getvalue()).decode()
@@ -106,7 +106,7 @@ class SecondFactor:
 
 def without_second_factor(user: User) -> User:
     """Return a user who signs in with the password alone."""
-    return replace(user, totp_secret="", totp_pending="", recovery_hashes=())  # noqa: S106
+    return replace(user, totp_secret="", totp_pending="", recovery_hashes=())
 
 
 def _consuming(code: str) -> Callable[[User], User]:

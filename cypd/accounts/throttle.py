@@ -1,7 +1,7 @@
 """Wrong passwords and codes slow down whoever sends them, and whoever they are sent for.
 
 Counted in the metadata store, so that neither a restart nor another process starts anew. Personal
-access tokens are never asked about here: they can't be guessed, so their owners can't be locked out.
+access tokens are not asked about here: nobody can guess one, so nobody can lock its owner out.
 """
 
 import ipaddress
@@ -29,9 +29,9 @@ class Throttle:
         self._require(_source(address), self.per_address, Code.ADDRESS_BLOCKED)
 
     def _require(self, key: bytes, most: int, code: Code) -> None:
-        count, since = self.store.failures(key)
+        number, since = self.store.failures(key)
         left = since + self.window - time.time()
-        if count >= most and 0 < left <= self.window:
+        if number >= most and 0 < left <= self.window:
             raise Refusal(code, headers={"Retry-After": str(ceil(left))})
 
     async def count(self, account: str, address: str) -> None:
@@ -41,7 +41,7 @@ class Throttle:
 
     async def clear(self, account: str) -> None:
         """Forget an account's failures: it was its owner after all."""
-        if self.store.failures(_account(account)).count:
+        if self.store.failures(_account(account)).number:
             await self.store.clear_failures(_account(account))
 
 

@@ -93,7 +93,9 @@ class Users:
             await asyncio.sleep(0)
         return sorted(found, key=SORTS[sort.lstrip("-")], reverse=sort.startswith("-"))  # type: ignore[arg-type]
 
-    async def update_profile(self, user_id: str, *, nickname: str | None, email: str | None) -> User:
+    async def update_profile(
+        self, user_id: str, *, nickname: str | None, email: str | None
+    ) -> User:
         """Change what a user says of themselves; ``None`` leaves it."""
         address = email_address(email) if email else email
 
@@ -107,9 +109,7 @@ class Users:
 
         return await self._store.update_user(user_id, change)
 
-    async def change_password(
-        self, principal: Principal, old: str, new: str, address: str
-    ) -> None:
+    async def change_password(self, principal: Principal, old: str, new: str, address: str) -> None:
         """Change one's own password, which ends all other sessions.
 
         Raises VALIDATION_FAILED for the new one, and for the old one as ``Passwords.owner`` does.

@@ -34,6 +34,7 @@ class Endpoint(Enum):
     UPLOAD_STATUS = "end-13"
     UPLOAD_CANCEL = "end-14"  # DELETE of an upload, in the spec since 1.2-dev
     TOKEN = "token"  # noqa: S105 (Docker Registry v2 authentication, section Token endpoint)
+    TOKEN_EXCHANGE = "token-oauth"  # noqa: S105 (the same, section OAuth2 Token Authentication)
     CATALOG = "catalog"  # Docker Registry HTTP API V2, section Listing Repositories
 
 
@@ -48,7 +49,11 @@ class Target(NamedTuple):
 
 _METHODS: dict[str, dict[str, Endpoint]] = {
     "ping": {"GET": Endpoint.PING, "HEAD": Endpoint.PING},
-    "token": {"GET": Endpoint.TOKEN, "HEAD": Endpoint.TOKEN},
+    "token": {
+        "GET": Endpoint.TOKEN,
+        "HEAD": Endpoint.TOKEN,
+        "POST": Endpoint.TOKEN_EXCHANGE,
+    },
     "catalog": {"GET": Endpoint.CATALOG, "HEAD": Endpoint.CATALOG},
     "tags": {"GET": Endpoint.TAG_LIST, "HEAD": Endpoint.TAG_LIST},
     "referrers": {"GET": Endpoint.REFERRERS, "HEAD": Endpoint.REFERRERS},

@@ -30,6 +30,11 @@ class RepositoryName(str):
             raise OCIError(Code.NAME_INVALID)
         return cls(text)
 
+    @property
+    def project(self) -> str:
+        """The name of the project that the repository belongs to: its first component."""
+        return str(self.partition("/")[0])  # else a name without "/" would be its own type
+
 
 class Tag(str):
     """A tag, valid by construction."""

@@ -101,6 +101,8 @@ class Manifests:
     async def _store_large(
         self, repository: RepositoryName, manifest: Manifest, tags: Sequence[Tag]
     ) -> None:
+        if self._metadata.held_size(repository, manifest.digest) is None:
+            self._metadata.require_room(repository, len(manifest.content))
         upload_id = str(uuid.uuid4())
         try:
             async with self._storage.stage(upload_id, manifest.digest.algorithm) as staged:
@@ -134,10 +136,6 @@ class Manifests:
         """Return a page of tags; raise NAME_UNKNOWN without a repository."""
         self._require_repository(repository)
         return self._metadata.tags(repository, after=after, limit=limit)
-
-    def repositories(self, *, after: str, limit: int) -> Sequence[RepositoryName]:
-        """Return a page of the catalog."""
-        return self._metadata.repositories(after=after, limit=limit)
 
     def _require_repository(self, repository: RepositoryName) -> None:
         if not self._metadata.repository_exists(repository):

@@ -50,9 +50,12 @@ class Upload(msgspec.Struct, frozen=True):
     id: str
     repository: RepositoryName
     owner: str
+    """The id of the user who opened it."""
     algorithm: Algorithm
     started_at: float
     """Unix seconds."""
+    reserved: int = 0
+    """Bytes of its project's quota that are kept for it."""
 
 
 def still_listed(digest: Digest) -> OCIError:
@@ -69,8 +72,29 @@ def still_listed(digest: Digest) -> OCIError:
     )
 
 
+def over_quota(quota: int, used: int, requested: int, left: int) -> OCIError:
+    """Return the refusal of content that the quota of its project has no room for, in bytes."""
+    return OCIError(
+        Code.DENIED,
+        "the project's storage quota is exceeded",
+        detail={"quota": quota, "used": used, "requested": requested, "left": left},
+    )
+
+
+def no_project(repository: RepositoryName) -> OCIError:
+    """Return the refusal to put something into a project that does not exist."""
+    return OCIError(Code.NAME_UNKNOWN, detail={"name": repository})
+
+
 class MetadataStore(Protocol):
     """Repositories, what they hold, and upload sessions.
+
+    A repository belongs to the project that its name begins with. Content counts against the quota
+    of that project once a digest, however many repositories of it hold it, as blob or as manifest:
+    from the very commit that makes it readable to the one that takes the last of them. What needs
+    room raises DENIED with ``quota``, ``used``, ``requested`` and ``left`` where there is none, and
+    NAME_UNKNOWN where there is no such project; nothing changes then. Content that the project has
+    already needs none.
 
     Reads are plain calls: they answer from memory within microseconds and see every write that
     was awaited before, by whichever process. Writes are whole intentions: each happens completely
@@ -115,6 +139,19 @@ class MetadataStore(Protocol):
         """Tell whether any repository has a use for the file ``digest``. Callable in any thread."""
         ...
 
+    def held_size(self, repository: RepositoryName, digest: Digest) -> int | None:
+        """Return the size of content that the repository's project holds anywhere."""
+        ...
+
+    def require_room(
+        self, repository: RepositoryName, size: int, *, upload_id: str | None = None
+    ) -> None:
+        """Raise DENIED unless the quota has room for ``size`` bytes at this moment.
+
+        The session's own reservation counts as room.
+        """
+        ...
+
     def upload(self, upload_id: str) -> Upload | None:
         """Return an open session."""
         ...
@@ -124,11 +161,21 @@ class MetadataStore(Protocol):
         ...
 
     async def open_upload(self, upload: Upload, *, limit: int) -> None:
-        """Open a session; raise TOOMANYREQUESTS if its owner has ``limit`` open ones already."""
+        """Open a session, with its reservation.
+
+        Raises TOOMANYREQUESTS if its owner has ``limit`` open ones already.
+        """
+        ...
+
+    async def reserve(self, upload_id: str, *, least: int, wanted: int) -> int:
+        """Make ``wanted`` bytes, or ``least`` where there is no more room, a session's reservation.
+
+        Returns which. Raises BLOB_UPLOAD_UNKNOWN if it is closed. Lowering always succeeds.
+        """
         ...
 
     async def close_upload(self, upload_id: str) -> None:
-        """Forget a session. Repeating it changes nothing."""
+        """Forget a session and its reservation. Repeating it changes nothing."""
         ...
 
     async def link_blob(
@@ -136,7 +183,8 @@ class MetadataStore(Protocol):
     ) -> None:
         """Make a stored blob readable through the repository, and close the session it came by.
 
-        Repeating it changes nothing. The repository comes into being with its first link.
+        The session's reservation is room for it. Repeating it changes nothing. The repository comes
+        into being with its first link.
         """
         ...
 

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from cypd.access import ANONYMOUS, Action, Authenticator, Policy
+from cypd.access import Action, Admission, Authenticator, Policy
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.oci.endpoints import Endpoint, parse
 from cypd.oci.errors import Code, OCIError
+from cypd.refusals import Refusal
 from cypd.registry.blobs import Blobs
+from cypd.registry.catalog import Catalog
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import BlobMissing, Fatal, Unavailable
 from cypd.registry.uploads import Uploads
@@ -26,6 +28,12 @@ log = logging.getLogger(__name__)
 
 _TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _RETRY_SECONDS = b"5"
+_WORDS = {
+    401: Code.UNAUTHORIZED,
+    403: Code.DENIED,
+    404: Code.NAME_UNKNOWN,
+    429: Code.TOOMANYREQUESTS,
+}
 
 
 class Route(NamedTuple):
@@ -36,6 +44,10 @@ class Route(NamedTuple):
     handler: Callable[[Call], Awaitable[None]]
     is_open: bool = False
     """Also to nobody."""
+    begins: bool = False
+    """It may be the first that a project hears of."""
+    outlives: bool = False
+    """Who opened an upload may finish it although their token is over meanwhile."""
 
 
 class V2:
@@ -46,35 +58,42 @@ class V2:
         blobs: Blobs,
         uploads: Uploads,
         manifests: Manifests,
+        catalog: Catalog,
+        *,
         authenticator: Authenticator,
         allows: Policy,
-        *,
+        admit: Admission,
         external_url: str,
         delete_enabled: bool,
+        session_ttl: float,
         on_fatal: Callable[[Fatal], None],
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
+        self._admit = admit
         self._external_url = external_url
         self._delete_enabled = delete_enabled
+        self._session_ttl = session_ttl
         self._on_fatal = on_fatal
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
         manifest = ManifestHandlers(manifests)
-        lists = ListHandlers(manifests)
+        lists = ListHandlers(manifests, catalog)
+        token = TokenHandlers(authenticator, allows)
         self.routes = {
             Endpoint.PING: Route(None, _ping),
-            Endpoint.TOKEN: Route(None, TokenHandlers(authenticator).get, is_open=True),
+            Endpoint.TOKEN: Route(None, token.get, is_open=True),
+            Endpoint.TOKEN_EXCHANGE: Route(None, token.exchange, is_open=True),
             Endpoint.BLOB_GET: Route(Action.PULL, blob.get),
             Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete),
             Endpoint.MANIFEST_GET: Route(Action.PULL, manifest.get),
-            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put),
+            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put, begins=True),
             Endpoint.MANIFEST_DELETE: Route(Action.DELETE, manifest.delete),
-            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start),
-            Endpoint.UPLOAD_STATUS: Route(Action.PUSH, upload.status),
-            Endpoint.UPLOAD_CHUNK: Route(Action.PUSH, upload.append),
-            Endpoint.UPLOAD_COMMIT: Route(Action.PUSH, upload.commit),
-            Endpoint.UPLOAD_CANCEL: Route(Action.PUSH, upload.cancel),
+            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start, begins=True),
+            Endpoint.UPLOAD_STATUS: Route(Action.PUSH, upload.status, outlives=True),
+            Endpoint.UPLOAD_CHUNK: Route(Action.PUSH, upload.append, outlives=True),
+            Endpoint.UPLOAD_COMMIT: Route(Action.PUSH, upload.commit, outlives=True),
+            Endpoint.UPLOAD_CANCEL: Route(Action.PUSH, upload.cancel, outlives=True),
             Endpoint.TAG_LIST: Route(Action.PULL, lists.tags),
             Endpoint.REFERRERS: Route(Action.PULL, lists.referrers),
             Endpoint.CATALOG: Route(Action.CATALOG, lists.catalog),
@@ -97,22 +116,31 @@ class V2:
         scope = call.scope
         call.target = parse(scope["method"], scope["path"])
         route = self.routes[call.target.endpoint]
-        call.principal = await self._authenticator.authenticate(call.header(b"authorization"))
+        call.principal = await self._authenticator.authenticate(
+            call.header(b"authorization"),
+            address=call.address,
+            password=True,
+            registry=True,
+            grace=self._session_ttl if route.outlives else 0.0,
+        )
         if not route.is_open:
             self._require_allowed(call, route.action)
+        if route.begins:
+            await self._admit(call.principal, call.repository)
         await route.handler(call)
 
     def _require_allowed(self, call: Call, action: Action | None) -> None:
-        principal = call.principal
+        principal, repository = call.principal, call.target.repository
         if action is None:
-            allowed = principal != ANONYMOUS
+            allowed = bool(principal.user_id)
         else:
-            allowed = self._allows(principal, action, call.target.repository)
+            allowed = self._allows(principal, action, repository)
         if not allowed:
-            if principal == ANONYMOUS:
-                raise OCIError(Code.UNAUTHORIZED)
-            if action is Action.PULL:  # what one may not read does not exist
-                raise OCIError(Code.NAME_UNKNOWN, detail={"name": call.target.repository})
+            if not principal.user_id or principal.grants is not None:
+                raise OCIError(Code.UNAUTHORIZED)  # the challenge says which token would do
+            if repository and not self._allows(principal, Action.PULL, repository):
+                # What one may not read does not exist.
+                raise OCIError(Code.NAME_UNKNOWN, detail={"name": repository})
             raise OCIError(Code.DENIED)
         if action is Action.DELETE and not self._delete_enabled:
             raise OCIError(Code.UNSUPPORTED, "deleting is switched off (access.delete)")
@@ -125,6 +153,8 @@ class V2:
     async def _answer_error(self, call: Call, error: Exception) -> None:
         if isinstance(error, OCIError):
             refusal = error
+        elif isinstance(error, Refusal):
+            refusal = _worded(error)
         elif isinstance(error, Unavailable):
             log.warning("%s %r: %s", call.scope["method"], call.scope["path"], error)
             refusal = OCIError(Code.UNAVAILABLE, headers={b"retry-after": _RETRY_SECONDS})
@@ -161,6 +191,13 @@ class V2:
 def _trace_id(call: Call) -> str:
     given = call.header(b"x-request-id") or ""
     return given if _TRACE_ID.fullmatch(given) else secrets.token_hex(4)
+
+
+def _worded(refusal: Refusal) -> OCIError:
+    """Return a refusal as the specification words it."""
+    code = _WORDS.get(refusal.code.status, Code.UNSUPPORTED)
+    headers = {name.lower().encode(): value.encode() for name, value in refusal.headers.items()}
+    return OCIError(code, str(refusal), status=refusal.code.status, headers=headers)
 
 
 async def _ping(call: Call) -> None:

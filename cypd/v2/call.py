@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from cypd.access import Principal
+from cypd.access import ANONYMOUS
 from cypd.doors.asgi import REQUEST_SLABS, Receive, Scope, Send
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference, Target
@@ -37,7 +37,7 @@ class Call:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.target: Target
-        self.principal: Principal
+        self.principal = ANONYMOUS
         self.is_head = scope["method"] == "HEAD"
         self.has_started = False
         self._receive = receive
@@ -67,6 +67,12 @@ class Call:
         """Return a header, lower-case ``name``; several of one name as a list (RFC 9110 5.3)."""
         found = [value for key, value in self.scope["headers"] if key == name]
         return b", ".join(found).decode("latin-1") if found else None
+
+    @property
+    def address(self) -> str:
+        """The address that the request came from."""
+        client = self.scope.get("client")
+        return client[0] if client else ""
 
     def query(self) -> dict[str, list[str]]:
         """Return the query's parameters, each with all its values."""

@@ -11,6 +11,7 @@ from cypd.oci.endpoints import referrers_path, tags_path
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.manifest import MAX_MANIFEST_BYTES
 from cypd.oci.media_types import OCI_INDEX
+from cypd.registry.catalog import Catalog
 from cypd.registry.manifests import MAX_PAGE, Manifests
 from cypd.v2.call import Call, Headers
 
@@ -23,8 +24,9 @@ _STEP = 4  # read at a time, so that few are read in vain
 class ListHandlers:
     """The endpoints that list what is there."""
 
-    def __init__(self, manifests: Manifests) -> None:
+    def __init__(self, manifests: Manifests, catalog: Catalog) -> None:
         self._manifests = manifests
+        self._catalog = catalog
 
     async def tags(self, call: Call) -> None:
         """List a repository's tags in ASCII order."""
@@ -34,9 +36,9 @@ class ListHandlers:
         await call.answer_json({"name": call.repository, "tags": tags}, headers)
 
     async def catalog(self, call: Call) -> None:
-        """List the repositories in ASCII order."""
+        """List the repositories that the caller may pull, in ASCII order."""
         limit, after = _page(call)
-        names = self._manifests.repositories(after=after, limit=limit)
+        names = await self._catalog.page(call.principal, after=after, limit=limit)
         headers = _next("/v2/_catalog", names, limit, more=len(names) == limit)
         await call.answer_json({"repositories": names}, headers)
 

@@ -7,7 +7,7 @@ from cypd.oci.names import RepositoryName
 from cypd.oci.ranges import ByteRange, parse_content_range
 from cypd.registry.blobs import Blobs
 from cypd.registry.ports import Upload
-from cypd.registry.uploads import Uploads
+from cypd.registry.uploads import Body, Uploads
 from cypd.v2.call import Call, Headers
 
 
@@ -25,7 +25,7 @@ class UploadHandlers:
             await _answer_created(call, _digest(query, "mount"))
         elif "digest" in query:
             digest = _digest(query, "digest")
-            await self._uploads.push(call.repository, call.principal, call.body(), digest)
+            await self._uploads.push(call.repository, call.principal, _body(call), digest)
             await _answer_created(call, digest)
         else:
             algorithm = parse_algorithm(query.get("digest-algorithm", ["sha256"])[0])
@@ -50,14 +50,14 @@ class UploadHandlers:
     async def append(self, call: Call) -> None:
         """Take a chunk, or a stream of unknown length."""
         upload = self._find(call)
-        size = await self._uploads.append(upload, call.body(), _window(call))
+        size = await self._uploads.append(upload, _body(call, _window(call)))
         await _answer_session(call, 202, upload, size)
 
     async def commit(self, call: Call) -> None:
         """Take the last chunk, if any, and make the blob."""
         upload = self._find(call)
         digest = _digest(call.query(), "digest")
-        await self._uploads.commit(upload, call.body(), _window(call), digest)
+        await self._uploads.commit(upload, _body(call, _window(call)), digest)
         await _answer_created(call, digest)
 
     async def cancel(self, call: Call) -> None:
@@ -74,6 +74,10 @@ def _digest(query: dict[str, list[str]], name: str) -> Digest:
     if len(values) != 1:
         raise OCIError(Code.DIGEST_INVALID, f"the query needs {name}= once")
     return Digest.parse(values[0])
+
+
+def _body(call: Call, window: ByteRange | None = None) -> Body:
+    return Body(call.body(), call.content_length(), window)
 
 
 def _window(call: Call) -> ByteRange | None:

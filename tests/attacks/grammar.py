@@ -10,7 +10,7 @@ from tests.attacks.hostile import traversals
 from tests.attacks.wire import AUTHORIZATION, chunked
 from tests.samples import EMPTY, image, index
 
-_NAMES = ["a", "fuzz/one", "fuzz/two", "a/blobs/uploads", "a/manifests", "library/app"]
+_NAMES = ["aa", "fuzz/one", "fuzz/two", "aa/blobs/uploads", "aa/manifests", "library/app"]
 _TAGS = ["latest", "1.0", "v2", "A_b-c.d", "uploads", "list"]
 _METHODS = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"]
 _ODD_METHODS = ["OPTIONS", "TRACE", "get", "CONNECT", "PROPFIND", "M-SEARCH", "FOO", "PRI", ""]

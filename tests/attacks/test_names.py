@@ -11,24 +11,24 @@ from tests.attacks.wire import ask
 from tests.daemon import Daemon
 
 _VALID = [
-    "a/uploads/x",
-    "a/blobs/sha256",
-    "a/blobs/uploads",
-    "a/blobs",
+    "aa/uploads/x",
+    "aa/blobs/sha256",
+    "aa/blobs/uploads",
+    "aa/blobs",
     "uploads",
     "blobs/uploads",
     "blobs/sha256/00",
     "manifests",
     "manifests/tags",
-    "a/manifests/latest",
+    "aa/manifests/latest",
     "tags/list",
-    "a/tags/list",
-    "a/referrers",
+    "aa/tags/list",
+    "aa/referrers",
     "v2",
     "v2/a",
     "metadata/data.mdb",
     "admin-password",
-    "0",
+    "00",
 ]
 _INVALID = [
     "_uploads",

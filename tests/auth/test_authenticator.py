@@ -47,10 +47,10 @@ async def test_the_right_password_is_who_it_says(checks: list[str]) -> None:
     """Each user is themself, an administrator only if they are one; no header is nobody."""
     authenticator = UserAuthenticator(await users(), KEY)
 
-    assert Principal(name="admin", is_admin=True) == await authenticator.authenticate(
+    assert Principal("admin", "admin", is_admin=True) == await authenticator.authenticate(
         basic("admin", PASSWORD)
     )
-    assert Principal(name="other") == await authenticator.authenticate(basic("other", "other"))
+    assert Principal("other", "other") == await authenticator.authenticate(basic("other", "other"))
     assert ANONYMOUS == await authenticator.authenticate(None)
 
 
@@ -121,7 +121,7 @@ async def test_many_at_once_cost_one_hash(checks: list[str]) -> None:
     answers = await asyncio.gather(*asked, return_exceptions=True)
 
     assert checks == [PASSWORD]
-    assert [Principal(name="admin", is_admin=True)] * 15 == answers[1:]
+    assert [Principal("admin", "admin", is_admin=True)] * 15 == answers[1:]
 
 
 async def test_a_changed_password_is_forgotten_at_once(checks: list[str]) -> None:

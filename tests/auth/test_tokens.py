@@ -18,7 +18,7 @@ from cypd.metadata.memory.accounts import MemoryAccounts
 from cypd.oci.errors import Code, OCIError
 
 KEY = "k" * 64
-ADMIN = Principal(name="admin", is_admin=True)
+ADMIN = Principal("admin", "admin", is_admin=True)
 
 
 async def tokens() -> tuple[Tokens, MemoryAccounts]:

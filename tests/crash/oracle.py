@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cypd.metadata.lmdb import LmdbMetadata
 from cypd.oci.digest import Digest
 from tests.crash.client import Client
 from tests.crash.shelf import Holdings, Keys, Session, Shelf
 from tests.daemon import Response
+from tests.metadata.recount import check_counters
 
 
 def check(client: Client, shelf: Shelf, keys: Keys) -> None:
@@ -37,15 +39,26 @@ def snapshot(client: Client, shelves: Iterable[Shelf]) -> list[Holdings]:
     return [_look(client, shelf, shelf.ever) for shelf in shelves]
 
 
-def check_metadata(state: Path) -> None:
-    """Verify the structure of the metadata; the daemon must not run.
+def check_metadata(state: Path, ever: Iterable[str]) -> None:
+    """Verify the structure of the metadata, and recount its counters; the daemon must not run.
 
-    In a process of its own, as py-lmdb's own tool.
+    ``ever`` are all digests that were ever pushed.
     """
+    # In a process of its own, as py-lmdb's own tool.
     command = [sys.executable, "-m", "lmdb", "verify", "-e", str(state / "metadata")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (result.returncode, result.stdout) == (0, "verify: OK\n"), result
+    metadata = LmdbMetadata(state / "metadata", 1 << 30)
+    try:
+        check_counters(metadata, map(Digest.parse, ever))
+    finally:
+        metadata.close()
+
+
+def ever(shelves: Iterable[Shelf]) -> set[str]:
+    """Return all digests that were ever pushed."""
+    return {digest for shelf in shelves for digest in shelf.ever.blobs | shelf.ever.manifests}
 
 
 def wait_until_clean(state: Path, shelves: Sequence[Shelf], deadline: float = 15) -> None:

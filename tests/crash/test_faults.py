@@ -80,7 +80,7 @@ def test_a_disk_that_errs_ends_the_daemon(
 
     assert status == 500
     assert daemon.ended() == 70
-    oracle.check_metadata(daemon.state)
+    oracle.check_metadata(daemon.state, map(_digest, (KEPT, content)))
     daemon.start()
     with Client(daemon) as client:
         assert client.send("GET", _path(KEPT)).body == KEPT
@@ -110,6 +110,7 @@ def test_one_error_of_the_disk_fails_every_write_of_its_commit(
         clients = [stack.enter_context(Client(daemon)) for _ in range(6)]
         for client in clients:
             assert client.send("GET", "/v2/").status == 200
+        assert clients[0].push("mount/first", digest, KEPT) == 201  # the project is there
 
         def mount(number: int) -> int:
             sleep(0.1 * (number > 0))

@@ -58,12 +58,13 @@ def test_a_full_disk_refuses_pushes_and_nothing_else(disk: Path, tmp_path: Path)
             deleted, kept = kept[: len(kept) // 2], kept[len(kept) // 2 :]
             for digest in deleted:
                 assert client.send("DELETE", _path(digest)).status == 202
-            _push_until_it_fits(client, Random(2).randbytes(2 << 20))
+            last = Random(2).randbytes(2 << 20)
+            _push_until_it_fits(client, last)
             _check(client, kept)
             for digest in deleted:
                 assert client.send("GET", _path(digest)).status == 404
         daemon.stop()
-        oracle.check_metadata(disk)
+        oracle.check_metadata(disk, [*kept, *deleted, str(Digest.of(last))])
 
 
 def _fill(client: Client) -> list[str]:

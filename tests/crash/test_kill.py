@@ -57,7 +57,7 @@ def _crash_one_state(directory: Path, rounds: int, seed: int) -> None:
             log.sync()
             if random.random() < 0.2:
                 _kill_while_starting(daemon, random)
-            oracle.check_metadata(daemon.state)
+            oracle.check_metadata(daemon.state, oracle.ever(shelves))
             daemon.start()
             with Client(daemon) as client:
                 for shelf in shelves:
@@ -105,7 +105,7 @@ def _check_everything(daemon: Daemon, shelves: Sequence[Shelf]) -> None:
             oracle.check(client, shelf, shelf.ever)
         before = oracle.snapshot(client, shelves)
     daemon.kill()
-    oracle.check_metadata(daemon.state)
+    oracle.check_metadata(daemon.state, oracle.ever(shelves))
     ttl = "0.1"
     daemon.environment |= {
         "CYPD_UPLOADS_SESSION_TTL": ttl,
@@ -117,4 +117,4 @@ def _check_everything(daemon: Daemon, shelves: Sequence[Shelf]) -> None:
     with Client(daemon) as client:
         assert oracle.snapshot(client, shelves) == before
     daemon.stop()
-    oracle.check_metadata(daemon.state)
+    oracle.check_metadata(daemon.state, oracle.ever(shelves))

@@ -39,7 +39,7 @@ def test_sigkill_at_each_system_call(tmp_path: Path, call: str) -> None:
                 break
             points += 1
             daemon.kill()
-            oracle.check_metadata(daemon.state)
+            oracle.check_metadata(daemon.state, oracle.ever(shelves))
             daemon.start()
             with Client(daemon) as client:
                 oracle.check(client, shelf, shelf.ever)

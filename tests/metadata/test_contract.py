@@ -14,22 +14,26 @@ from cypd.oci.digest import Digest
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import Tag
 from cypd.registry.ports import Upload
-from tests.samples import EMPTY, image, index, name, parsed
+from tests.samples import EMPTY, create_projects, image, index, name, parsed
 
 Store = MemoryRegistry | LmdbRegistry
 
 APP, OTHER = name("library/app"), name("library/other")
 LATEST = Tag.parse("latest")
 CONFIG = Digest.of(EMPTY)
+PROJECTS = ("library", "a", "b", "c")
 
 
 @pytest.fixture(params=["memory", "lmdb"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """Each engine, empty."""
+    """Each engine, with projects that hold nothing."""
     if request.param == "memory":
-        yield MemoryMetadata().registry
+        model = MemoryMetadata()
+        create_projects(model.projects, *PROJECTS)
+        yield model.registry
         return
     metadata = LmdbMetadata(tmp_path / "metadata", 16 << 20)
+    create_projects(metadata.projects, *PROJECTS)
     yield metadata.registry
     metadata.close()
 

@@ -7,24 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
-from cypd.oci.errors import Code, OCIError
+from cypd.oci.errors import OCIError
 from cypd.oci.names import Tag
+from cypd.projects.ports import UNLIMITED, Member, Role
+from cypd.refusals import Refusal
 from cypd.registry.ports import Upload
-from tests.samples import EMPTY, image, index, name, parsed
+from tests.samples import EMPTY, image, index, name, parsed, project
 
-repositories = st.sampled_from([name("a"), name("a/b"), name("b")])
+REPOSITORIES = [name("a"), name("a/b"), name("b"), name("a-c/d")]
+repositories = st.sampled_from(REPOSITORIES)
 tags = st.sampled_from([Tag("x"), Tag("y"), Tag("Z")])
 BLOBS = [Digest.of(EMPTY), Digest.of(b"layer"), Digest.of(b"layer", "sha512")]
 IMAGES = [image(), image(b"layer"), image(b"layer", subject=Digest.of(image()), note="s")]
 DOCUMENTS = [*IMAGES, index(IMAGES[0], IMAGES[1]), index()]
 MANIFESTS = [parsed(content, "") for content in DOCUMENTS]
-digests = st.sampled_from([*BLOBS, *(manifest.digest for manifest in MANIFESTS)])
+# The same bytes may be a blob here and a manifest there: a digest has one size.
+SIZES = dict(zip(BLOBS, (2, 5, 5), strict=True)) | {m.digest: len(m.content) for m in MANIFESTS}
+digests = st.sampled_from(list(SIZES))
+PROJECTS = [project("a"), project("b"), project("a-c")]
+projects = st.sampled_from([it.id for it in PROJECTS])
+quotas = st.sampled_from([UNLIMITED, 0, 300, 700, 1500])
+users = st.sampled_from(["one", "two"])
+roles = st.sampled_from(Role)
+sizes = st.sampled_from([0, 5, 300, 700])
 uploads = st.builds(
     Upload,
     st.sampled_from(["u1", "u2", "u3"]),
@@ -32,6 +44,7 @@ uploads = st.builds(
     st.sampled_from(["one", "two"]),
     st.just("sha256"),
     st.sampled_from([1.0, 2.0]),
+    sizes,
 )
 
 
@@ -42,28 +55,31 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def open(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
-        self.model = MemoryMetadata().registry
-        self.metadata = LmdbMetadata(Path(self.folder.name), 16 << 20)
-        self.store = self.metadata.registry
+        self.model = MemoryMetadata()
+        self.store = LmdbMetadata(Path(self.folder.name), 16 << 20)
+        for each in PROJECTS[:2]:
+            self.both("create_project", each)
 
     def both(self, method: str, *arguments: Any, **keywords: Any) -> None:
         """Run a write on both stores and compare what it returns or refuses."""
-        outcomes = [
-            self.outcome(getattr(store, method)(*arguments, **keywords))
-            for store in (self.model, self.store)
-        ]
+        outcomes = []
+        for store in (self.model, self.store):
+            noun = store.registry if hasattr(store.registry, method) else store.projects
+            outcomes.append(self.outcome(getattr(noun, method)(*arguments, **keywords)))
         assert outcomes[0] == outcomes[1]
 
-    def outcome(self, write: Coroutine[Any, Any, Any]) -> tuple[Any, Code | None, Any]:
+    def outcome(self, write: Coroutine[Any, Any, Any]) -> tuple[Any, Any, Any]:
         """Return (result, refusal's code, refusal's detail)."""
         try:
             return self.loop.run_until_complete(write), None, None
         except OCIError as refusal:
             return None, refusal.code, refusal.detail
+        except Refusal as refusal:
+            return None, refusal.code, None
 
     @rule(repository=repositories, digest=digests, upload=st.sampled_from(["u1", "u2", None]))
     def link(self, repository: Any, digest: Digest, upload: str | None) -> None:
-        self.both("link_blob", repository, digest, 7, upload_id=upload)
+        self.both("link_blob", repository, digest, SIZES[digest], upload_id=upload)
 
     @rule(repository=repositories, source=repositories, digest=digests)
     def mount(self, repository: Any, source: Any, digest: Digest) -> None:
@@ -93,47 +109,92 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(upload=uploads)
     def start(self, upload: Upload) -> None:
-        if self.model.upload(upload.id) is None:  # ids are random: one is never given twice
+        if (
+            self.model.registry.upload(upload.id) is None
+        ):  # ids are random: one is never given twice
             self.both("open_upload", upload, limit=2)
 
     @rule(upload=st.sampled_from(["u1", "u2", "u3"]))
     def close(self, upload: str) -> None:
         self.both("close_upload", upload)
 
+    @rule(upload=st.sampled_from(["u1", "u2", "u3"]), least=sizes, more=sizes)
+    def reserve(self, upload: str, least: int, more: int) -> None:
+        self.both("reserve", upload, least=least, wanted=least + more)
+
+    @rule(each=st.sampled_from(PROJECTS), quota=quotas)
+    def create(self, each: Any, quota: int) -> None:
+        if self.model.projects.project(each.id) is None:  # as for uploads
+            self.both("create_project", msgspec.structs.replace(each, storage_quota=quota))
+
+    @rule(each=st.sampled_from(PROJECTS), quota=quotas, rename=st.sampled_from("aaabc"))
+    def change(self, each: Any, quota: int, rename: str) -> None:
+        name = each.name if rename == "a" else rename
+        self.both("put_project", msgspec.structs.replace(each, storage_quota=quota, name=name))
+
+    @rule(project_id=projects, force=st.booleans())
+    def end(self, project_id: str, force: bool) -> None:
+        self.both("delete_project", project_id, force=force, limit=100)
+
+    @rule(project_id=projects, user=users, role=roles, at=st.sampled_from([1.0, 2.0]))
+    def join(self, project_id: str, user: str, role: Role, at: float) -> None:
+        self.both("add_member", project_id, Member(user, role, at))
+
+    @rule(project_id=projects, user=st.sampled_from(["one", "admin"]), role=roles)
+    def promote(self, project_id: str, user: str, role: Role) -> None:
+        self.both("set_role", project_id, user, role)
+
+    @rule(project_id=projects, user=st.sampled_from(["one", "admin"]))
+    def leave(self, project_id: str, user: str) -> None:
+        self.both("remove_member", project_id, user)
+
     @rule()
     def reopen(self) -> None:
         """A restart changes nothing."""
-        self.metadata.close()
-        self.metadata = LmdbMetadata(Path(self.folder.name), 16 << 20)
-        self.store = self.metadata.registry
+        self.store.close()
+        self.store = LmdbMetadata(Path(self.folder.name), 16 << 20)
 
     @invariant()
     def all_reads_agree(self) -> None:
         """There is no question that the two answer differently."""
-        views = []
-        for store in (self.model, self.store):
-            view: list[Any] = [list(store.repositories(after="", limit=9))]
-            for repository in (name("a"), name("a/b"), name("b")):
-                view.append(store.repository_exists(repository))
-                view.append(list(store.tags(repository, after="", limit=9)))
-                for digest in (*BLOBS, *(manifest.digest for manifest in MANIFESTS)):
-                    view.append(store.blob_size(repository, digest))
-                    view.append(store.manifest(repository, digest))
-                    view.append(list(store.referrers(repository, digest, after="", limit=9)))
-                view += [store.manifest(repository, tag) for tag in (Tag("x"), Tag("Z"))]
-            for digest in BLOBS:
-                view.append(list(store.repositories_with(digest)))
-                view.append(store.is_held(digest))
-            view += [store.upload(upload) for upload in ("u1", "u2", "u3")]
-            views.append(view)
-        assert views[0] == views[1]
+        for look in (self.look_at_repositories, self.look_at_projects):
+            assert look(self.model) == look(self.store)
+
+    def look_at_repositories(self, metadata: MemoryMetadata | LmdbMetadata) -> list[Any]:
+        """Return all answers about repositories and uploads."""
+        store = metadata.registry
+        view: list[Any] = [list(store.repositories(after="", limit=9))]
+        for repository in REPOSITORIES:
+            view.append(store.repository_exists(repository))
+            view.append(list(store.tags(repository, after="", limit=9)))
+            for digest in SIZES:
+                view.append(store.blob_size(repository, digest))
+                view.append(store.held_size(repository, digest))
+                view.append(store.manifest(repository, digest))
+                view.append(list(store.referrers(repository, digest, after="", limit=9)))
+            view += [store.manifest(repository, tag) for tag in (Tag("x"), Tag("Z"))]
+        for digest in BLOBS:
+            view.append(list(store.repositories_with(digest)))
+            view.append(store.is_held(digest))
+        return view + [store.upload(upload) for upload in ("u1", "u2", "u3")]
+
+    def look_at_projects(self, metadata: MemoryMetadata | LmdbMetadata) -> list[Any]:
+        """Return all answers about projects; the model counts what they take anew each time."""
+        store = metadata.projects
+        view: list[Any] = [list(store.projects(after="", limit=9)), store.totals()]
+        for each in PROJECTS:
+            view.append(store.project(each.id))
+            view.append(store.usage(each.id))
+            view.append(list(store.members(each.id)))
+            view += [store.standing(each.name, user) for user in ("one", "admin", "")]
+        return view
 
     def teardown(self) -> None:
-        if hasattr(self, "metadata"):
-            self.metadata.close()
+        if hasattr(self, "store"):
+            self.store.close()
             self.loop.close()
             self.folder.cleanup()
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
-TestStoreAgainstModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestStoreAgainstModel.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -10,13 +10,15 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from cypd import refusals
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.lmdb import writer as writers
 from cypd.metadata.lmdb.environment import Environment
 from cypd.oci.digest import Digest
 from cypd.oci.errors import Code, OCIError
+from cypd.refusals import Refusal
 from cypd.registry.ports import Fatal, Unavailable
-from tests.samples import EMPTY, name
+from tests.samples import EMPTY, name, project
 
 
 @pytest.fixture
@@ -95,10 +97,13 @@ async def test_a_cancelled_caller_does_not_undo_its_write(environment: Environme
 
 
 async def test_a_refused_operation_leaves_its_batch_alone(environment: Environment) -> None:
-    """One is refused, one is at fault; what was queued beside them is committed."""
+    """Some are refused, one is at fault; what was queued beside them is committed."""
 
     def refuse(transaction: lmdb.Transaction) -> None:
         raise OCIError(Code.DENIED)
+
+    def refuse_too(transaction: lmdb.Transaction) -> None:
+        raise Refusal(refusals.Code.PROJECT_NOT_FOUND)
 
     def fail(transaction: lmdb.Transaction) -> None:
         transaction.put(b"half", b"done")
@@ -106,11 +111,11 @@ async def test_a_refused_operation_leaves_its_batch_alone(environment: Environme
 
     run = environment.writer.run
     outcomes = await asyncio.gather(
-        run(put(b"a")), run(refuse), run(put(b"b")), run(fail), run(put(b"c")),
+        run(put(b"a")), run(refuse), run(refuse_too), run(put(b"b")), run(fail), run(put(b"c")),
         return_exceptions=True,
     )  # fmt: skip
 
-    assert [bool, OCIError, bool, ValueError, bool] == [type(it) for it in outcomes]
+    assert [bool, OCIError, Refusal, bool, ValueError, bool] == [type(it) for it in outcomes]
     assert [b"x", b"x", b"x", None] == [
         committed(environment, key) for key in (b"a", b"b", b"c", b"half")
     ]
@@ -186,6 +191,7 @@ async def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
         store = LmdbMetadata(tmp_path / "metadata", 1 << 20)
     finally:
         os.umask(previous)
+    await store.projects.create_project(project())
     await store.registry.link_blob(name(), Digest.of(EMPTY), 2, upload_id=None)
     store.close()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "metadata").iterdir()}

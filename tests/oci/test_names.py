@@ -97,3 +97,10 @@ def _accepts(parse: object, text: str) -> bool:
     except OCIError:
         return False
     return True
+
+
+@pytest.mark.parametrize("text", ["library", "library/app", "library/app/x"])
+def test_a_repository_belongs_to_a_project(text: str) -> None:
+    """It is named by the first component, as plain text."""
+    assert RepositoryName.parse(text).project == "library"
+    assert type(RepositoryName.parse(text).project) is str

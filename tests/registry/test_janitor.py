@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,11 @@ from cypd.access import Principal
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.oci.digest import Digest
 from cypd.registry.janitor import Janitor
-from cypd.registry.uploads import Uploads
+from cypd.registry.uploads import Body, Uploads
 from cypd.storage.filesystem import FilesystemStorage
-from tests.samples import name
+from tests.samples import create_projects, name
 
-ADMIN = Principal(name="admin", is_admin=True)
+ADMIN = Principal("admin", "admin", is_admin=True)
 DAY = 86400.0
 
 
@@ -25,6 +25,7 @@ class House:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.metadata = LmdbMetadata(root / "metadata", 16 << 20)
+        create_projects(self.metadata.projects, "library")
         self.storage = FilesystemStorage(root)
         self.uploads = Uploads(self.metadata.registry, self.storage, max_sessions_per_user=10)
         self.janitor = Janitor(
@@ -45,9 +46,13 @@ def house(tmp_path: Path) -> Iterator[House]:
     house.close()
 
 
-async def body(content: bytes) -> "Iterator[bytes]":  # type: ignore[misc]
-    """Yield a body."""
-    yield content
+def body(content: bytes) -> Body:
+    """Return a body."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield content
+
+    return Body(pieces(), len(content))
 
 
 async def test_sessions_that_nobody_continues_go(
@@ -58,7 +63,7 @@ async def test_sessions_that_nobody_continues_go(
     idle = await house.uploads.start(name(), ADMIN, "sha256")
     moving = await house.uploads.start(name(), ADMIN, "sha256")
     for upload in (idle, moving):
-        await house.uploads.append(upload, body(b"content"), None)  # type: ignore[arg-type]
+        await house.uploads.append(upload, body(b"content"))
     await house.janitor.sweep()
     assert house.metadata.registry.upload(idle.id) == idle
 
@@ -88,7 +93,7 @@ async def test_blobs_that_nobody_links_go(house: House, monkeypatch: pytest.Monk
     """A deleted blob's bytes are reclaimed after the grace; a linked one's never."""
     kept, dropped = Digest.of(b"kept"), Digest.of(b"dropped")
     for content in (b"kept", b"dropped"):
-        await house.uploads.push(name(), ADMIN, body(content), Digest.of(content))  # type: ignore[arg-type]
+        await house.uploads.push(name(), ADMIN, body(content), Digest.of(content))
     await house.metadata.registry.unlink_blob(name(), dropped)
     await house.janitor.sweep()
     assert house.storage.has(dropped, 7)

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from cypd.oci.digest import ALGORITHMS, Digest
+from cypd.registry.room import UNRESERVED_BYTES
 from tests.crash.client import Client
 from tests.daemon import Daemon
 from tests.syscalls.strace import Call, Strace, parse, require_strace
 
 SOURCE = b"to be mounted"
+COMMIT = ["fdatasync metadata", "meta page"]
+PUSH = ["fdatasync upload", "rename", "fsync shard", *COMMIT]
 # The last, of 120 bytes, is LMDB's meta page, on a descriptor that is synchronous (O_DSYNC).
 _FLUSHES = "trace=fdatasync,fsync,rename,pwrite64,sync,syncfs,sync_file_range"
 
@@ -24,7 +27,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield daemon
 
 
-@pytest.mark.parametrize("size", [1, 10_000, 300_000, 3_000_000])
+@pytest.mark.parametrize("size", [1, 10_000, 300_000, UNRESERVED_BYTES])
 def test_a_push_is_durable_with_three_flushes(daemon: Daemon, tmp_path: Path, size: int) -> None:
     """fdatasync of the file, rename, fsync of the folder, one commit; only then the answer."""
     content = b"x" * size
@@ -33,24 +36,29 @@ def test_a_push_is_durable_with_three_flushes(daemon: Daemon, tmp_path: Path, si
         with Strace(daemon.pid, tmp_path / "strace.log", "-y", "-e", _FLUSHES) as strace:
             assert client.push("library/app", Digest.of(content), content) == 201
 
-    assert _steps(strace.calls()) == [
-        "fdatasync upload",
-        "rename",
-        "fsync shard",
-        "fdatasync metadata",
-        "meta page",
-    ]
+    assert _steps(strace.calls()) == PUSH
+
+
+def test_a_large_push_commits_once_before(daemon: Daemon, tmp_path: Path) -> None:
+    """Its room in the quota is reserved before its bytes are read; nothing else is added."""
+    content = b"x" * (UNRESERVED_BYTES + 1)
+    with Client(daemon) as client:
+        assert client.send("GET", "/v2/").status == 200
+        with Strace(daemon.pid, tmp_path / "strace.log", "-y", "-e", _FLUSHES) as strace:
+            assert client.push("library/app", Digest.of(content), content) == 201
+
+    assert _steps(strace.calls()) == [*COMMIT, *PUSH]
 
 
 def test_a_mount_is_durable_with_one_commit(daemon: Daemon, tmp_path: Path) -> None:
     """A mount touches no file but the metadata."""
     with Client(daemon) as client:
         assert client.send("GET", "/v2/").status == 200
-        path = f"/v2/other/app/blobs/uploads/?mount={Digest.of(SOURCE)}&from=library/app"
+        path = f"/v2/library/other/blobs/uploads/?mount={Digest.of(SOURCE)}&from=library/app"
         with Strace(daemon.pid, tmp_path / "strace.log", "-y", "-e", _FLUSHES) as strace:
             assert client.send("POST", path, b"").status == 201
 
-    assert _steps(strace.calls()) == ["fdatasync metadata", "meta page"]
+    assert _steps(strace.calls()) == COMMIT
 
 
 def test_a_chunk_flushes_nothing(daemon: Daemon, tmp_path: Path) -> None:

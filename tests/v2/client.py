@@ -18,6 +18,8 @@ class Response(NamedTuple):
     body: bytes
     used: list[str]
     """The types of the messages that brought the body."""
+    pieces_read: int
+    """How much of the request's body was asked for."""
 
     def json(self) -> Any:
         """Return the body's document."""
@@ -87,8 +89,10 @@ class _Exchange:
         self._body = bytearray()
         self._is_complete = False
         self.used: list[str] = []
+        self.pieces_read = 0
 
     async def receive(self) -> Message:
+        self.pieces_read += 1
         piece = self._pieces.pop(0) if self._pieces else Cut()
         if isinstance(piece, Cut):
             self._pieces.clear()
@@ -117,4 +121,5 @@ class _Exchange:
     def response(self) -> Response:
         if self._status:
             assert self._is_complete, "the answer has no end"
-        return Response(self._status, self._headers, bytes(self._body), self.used)
+        body = bytes(self._body)
+        return Response(self._status, self._headers, body, self.used, self.pieces_read)

@@ -11,7 +11,10 @@ from cypd.access import ANONYMOUS, Action, Principal, Token
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
+from cypd.projects.access import ProjectAccess
+from cypd.projects.ports import UNLIMITED, ProjectStore
 from cypd.registry.blobs import Blobs
+from cypd.registry.catalog import Catalog
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import BlobStorage, Fatal, MetadataStore
 from cypd.registry.uploads import Uploads
@@ -21,12 +24,16 @@ from cypd.v2.app import V2
 from tests.samples import EMPTY, image
 from tests.v2.client import Client, Response
 
+Metadata = MemoryMetadata | LmdbMetadata
+Engines = tuple[Metadata, BlobStorage]
+
 
 @dataclass
 class Registry:
     """An application with its engines, and clients for it."""
 
     metadata: MetadataStore
+    projects: ProjectStore
     storage: BlobStorage
     application: V2
     admin: Client
@@ -70,7 +77,7 @@ class _Names:
         if authorization is None:
             return ANONYMOUS
         name = base64.b64decode(authorization.partition(" ")[2]).decode().partition(":")[0]
-        return Principal(name=name, is_admin=name == "admin")
+        return Principal(f"id of {name}", name, is_admin=name == "admin")
 
     def issue_token(self, principal: Principal) -> Token:
         return Token(f"token of {principal.name}", 900)
@@ -86,28 +93,26 @@ def _allows(principal: Principal, action: Action, repository: str | None) -> boo
 
 
 @pytest.fixture(params=["memory", "durable"])
-def engines(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[tuple[MetadataStore, BlobStorage]]:
+def engines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engines]:
     """Each pair of engines."""
     if request.param == "memory":
-        yield MemoryMetadata().registry, MemoryStorage()
+        yield MemoryMetadata(), MemoryStorage()
         return
     metadata = LmdbMetadata(tmp_path / "metadata", 64 << 20)
     storage = FilesystemStorage(tmp_path)
-    yield metadata.registry, storage
+    yield metadata, storage
     storage.close()
     metadata.close()
 
 
 @pytest.fixture
-def registry(engines: tuple[MetadataStore, BlobStorage]) -> Registry:
+def registry(engines: Engines) -> Registry:
     """A registry where ``admin`` may do all, ``other`` only what is theirs, and anyone pulls."""
     return build(*engines)
 
 
 def build(
-    metadata: MetadataStore,
+    metadata: Metadata,
     storage: BlobStorage,
     *,
     allow_sparse: bool = False,
@@ -115,18 +120,25 @@ def build(
     delete_enabled: bool = True,
     external_url: str = "",
     max_sessions_per_user: int = 10,
+    default_quota: int = UNLIMITED,
 ) -> Registry:
-    """Return a registry over engines."""
+    """Return a registry over engines, where pushes create projects."""
     fatal: list[Fatal] = []
+    store = metadata.registry
+    access = ProjectAccess(
+        metadata.projects, anonymous="none", auto_create=True, default_quota=default_quota
+    )
     application = V2(
-        Blobs(metadata, storage, _allows),
-        Uploads(metadata, storage, max_sessions_per_user=max_sessions_per_user),
-        Manifests(metadata, storage, allow_sparse=allow_sparse, allow_urls=allow_urls),
-        _Names(),
-        _allows,
+        Blobs(store, storage, _allows),
+        Uploads(store, storage, max_sessions_per_user=max_sessions_per_user),
+        Manifests(store, storage, allow_sparse=allow_sparse, allow_urls=allow_urls),
+        Catalog(store, _allows),
+        authenticator=_Names(),
+        allows=_allows,
+        admit=access.admit,
         external_url=external_url,
         delete_enabled=delete_enabled,
         on_fatal=fatal.append,
     )
     admin, other, anonymous = (Client(application, user, "x") for user in ("admin", "other", ""))
-    return Registry(metadata, storage, application, admin, other, anonymous, fatal)
+    return Registry(store, metadata.projects, storage, application, admin, other, anonymous, fatal)

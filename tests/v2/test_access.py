@@ -5,10 +5,10 @@ import pytest
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Endpoint, parse
-from cypd.registry.ports import BlobStorage, Fatal, MetadataStore, Unavailable
+from cypd.registry.ports import Fatal, Unavailable
 from cypd.storage.memory import MemoryStorage
 from tests.samples import image
-from tests.v2.conftest import Registry, build
+from tests.v2.conftest import Engines, Registry, build
 
 DIGEST = Digest.of(image(b"layer"))
 BLOB = Digest.of(b"layer")
@@ -60,7 +60,7 @@ def test_the_table_knows_every_endpoint(registry: Registry) -> None:
     assert set(Endpoint) == walked == set(registry.application.routes)
 
 
-async def test_deleting_can_be_switched_off(engines: tuple[MetadataStore, BlobStorage]) -> None:
+async def test_deleting_can_be_switched_off(engines: Engines) -> None:
     """With access.delete = false every delete is 405, and nothing is gone."""
     registry = build(*engines, delete_enabled=False)
     digest = await registry.push_image(b"layer")
@@ -78,7 +78,7 @@ async def test_our_faults_are_5xx_and_told(
     fault: Exception, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What can't be done now is 503 with Retry-After; a failed engine is 500 and the end."""
-    registry = build(MemoryMetadata().registry, MemoryStorage())
+    registry = build(MemoryMetadata(), MemoryStorage())
 
     async def fail(*_: object, **__: object) -> None:
         raise fault
@@ -120,7 +120,7 @@ async def test_a_token_is_for_who_asks(registry: Registry) -> None:
     ],
 )
 async def test_a_challenge_says_where_to_go_and_what_for(
-    engines: tuple[MetadataStore, BlobStorage], method: str, path: str, scope: str
+    engines: Engines, method: str, path: str, scope: str
 ) -> None:
     """The realm is the configured address, else the connection's own; the scope is named."""
     for url, server, realm in (

@@ -175,7 +175,7 @@ async def test_every_door_gets_the_bytes_the_best_way_it_has(
 ) -> None:
     """With zerocopysend always that, with pathsend for whole files, with neither body chunks."""
     storage = FilesystemStorage(tmp_path)
-    registry = build(MemoryMetadata().registry, storage)
+    registry = build(MemoryMetadata(), storage)
     digest = await registry.push(LARGE + LARGE)
     client = Client(registry.application, "admin", "x", extensions)
     url = f"/v2/library/app/blobs/{digest}"
@@ -196,7 +196,7 @@ async def test_every_door_gets_the_bytes_the_best_way_it_has(
 async def test_a_file_that_is_cut_short_meanwhile_is_never_padded(tmp_path: Path) -> None:
     """Where the bytes end too early the answer breaks off."""
     storage = FilesystemStorage(tmp_path)
-    registry = build(MemoryMetadata().registry, storage)
+    registry = build(MemoryMetadata(), storage)
     digest = await registry.push(LARGE)
     (path,) = (tmp_path / "blobs").rglob(digest.hex)
     content = await storage.open(digest, len(LARGE))
@@ -218,7 +218,7 @@ async def _value(value: object) -> object:
 async def test_a_damaged_blob_is_told_and_can_be_pushed_again(tmp_path: Path) -> None:
     """Before a push it looks absent, so that clients push it, which heals it; a pull is a 500."""
     storage = FilesystemStorage(tmp_path)
-    registry = build(MemoryMetadata().registry, storage)
+    registry = build(MemoryMetadata(), storage)
     digest = await registry.push(b"content")
     (path,) = (tmp_path / "blobs").rglob(digest.hex)
     path.chmod(0o600)

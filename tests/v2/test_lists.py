@@ -70,10 +70,10 @@ async def test_hostile_pages_cost_nothing(registry: Registry, query: str) -> Non
 
 async def test_the_catalog_lists_repositories(registry: Registry) -> None:
     """In ASCII order, for administrators alone."""
-    for name in ("b/x", "a/y", "a/x"):
+    for name in ("bb/x", "aa/y", "aa/x"):
         await registry.push(b"x", name)
 
-    assert ["a/x", "a/y", "b/x"] == await _follow(registry, "/v2/_catalog?n=2", "repositories")
+    assert ["aa/x", "aa/y", "bb/x"] == await _follow(registry, "/v2/_catalog?n=2", "repositories")
     assert (await registry.other.request("GET", "/v2/_catalog")).status == 403
     assert (await registry.anonymous.request("GET", "/v2/_catalog")).status == 401
 

@@ -7,9 +7,9 @@ import pytest
 from cypd.oci.digest import Digest
 from cypd.oci.manifest import MAX_MANIFEST_BYTES
 from cypd.oci.media_types import OCI_ARTIFACT, OCI_INDEX, OCI_MANIFEST
-from cypd.registry.ports import INLINE_BYTES, BlobStorage, MetadataStore
+from cypd.registry.ports import INLINE_BYTES
 from tests.samples import EMPTY, descriptor, image, index
-from tests.v2.conftest import Registry, build
+from tests.v2.conftest import Engines, Registry, build
 
 MANIFESTS = "/v2/library/app/manifests/"
 
@@ -82,7 +82,7 @@ async def test_what_a_manifest_lists_has_to_be_there(registry: Registry) -> None
 
 
 async def test_sparse_manifests_can_be_allowed(
-    engines: tuple[MetadataStore, BlobStorage],
+    engines: Engines,
 ) -> None:
     """With manifests.allow_sparse an index is accepted before its platforms."""
     registry = build(*engines, allow_sparse=True)
@@ -92,7 +92,7 @@ async def test_sparse_manifests_can_be_allowed(
 
 
 async def test_addresses_outside_are_refused_unless_named(
-    engines: tuple[MetadataStore, BlobStorage],
+    engines: Engines,
 ) -> None:
     """A layer's urls pass only to hosts that manifests.allow_urls names; nothing is fetched."""
     registry = build(*engines, allow_urls=("store.example.com",))

@@ -154,7 +154,7 @@ async def test_a_cut_upload_goes_on_where_it_broke_off(registry: Registry) -> No
 @settings(max_examples=40)
 async def test_cut_anywhere_it_ends_in_the_same_blob(cuts: list[int], ends: list[bool]) -> None:
     """However an upload is split, and wherever connections break, the blob is the same."""
-    registry = build(MemoryMetadata().registry, MemoryStorage())
+    registry = build(MemoryMetadata(), MemoryStorage())
     content = bytes(i * 7 % 251 for i in range(3000))
     location = await start(registry.admin)
     bounds = sorted({0, *cuts, len(content)})

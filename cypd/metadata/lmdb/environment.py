@@ -8,7 +8,7 @@ import lmdb
 from cypd.metadata.lmdb.writer import Writer
 from cypd.registry.ports import Fatal
 
-SCHEMA = b"1"
+SCHEMA = b"2"
 DATABASES = (
     "meta",
     "repositories",
@@ -29,6 +29,11 @@ DATABASES = (
     "sessions",
     "sessions_of",
     "failures",
+    "projects",
+    "project_names",
+    "members",
+    "charges",
+    "usage",
 )
 # The default of 126 is one process's worth of reader slots; the first opener decides.
 _MAX_READERS = 1024

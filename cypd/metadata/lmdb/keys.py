@@ -1,8 +1,9 @@
 """Keys, and what their order means.
 
-Users, tokens and sessions have UUIDs, 16 bytes. Everything of a repository is keyed by its id, 8 bytes, big-endian, given at its first push and
+Everything of a repository is keyed by its id, 8 bytes, big-endian, given at its first push and
 never again. (A hash of the name would save the look-up of the id, but xxh3 is no cryptographic
-hash: who finds two names of one hash reads another's repository.)
+hash: who finds two names of one hash reads another's repository.) Projects, users, their tokens and
+their sessions are the 16 bytes of their UUIDs.
 
 =============  =========================================  =====================================
 database       key                                        value
@@ -25,8 +26,13 @@ tokens_of      user's id, token's id                      SHA-256 of the token
 sessions       session's id                               ``Session``
 sessions_of    user's id, session's id                    (nothing)
 failures       hash of an account or address              count, since when
+projects       project                                    ``Project``
+project_names  name                                       project
+members        project, user                              ``Member``
+charges        digest, project                            size, how many rows hold it
+usage          project                                    ``Usage``, 4 numbers
 meta           ``schema``, ``repositories``,              version, last id given,
-               ``uploads:`` owner                         how many are open
+               ``uploads:`` owner, ``totals``             how many are open, ``Totals``
 =============  =========================================  =====================================
 """
 

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from cypd.metadata.lmdb.accounts import LmdbAccounts
+from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
+from cypd.metadata.lmdb.ledger import Ledger
+from cypd.metadata.lmdb.projects import LmdbProjects
 from cypd.metadata.lmdb.registry import LmdbRegistry
 
 
@@ -12,7 +15,10 @@ class LmdbMetadata:
 
     def __init__(self, path: Path, map_size: int) -> None:
         self._environment = Environment(path, map_size)
-        self.registry = LmdbRegistry(self._environment)
+        ledger = Ledger(self._environment)
+        contents = Contents(self._environment, ledger)
+        self.registry = LmdbRegistry(self._environment, contents, ledger)
+        self.projects = LmdbProjects(self._environment, contents, ledger)
         self.accounts = LmdbAccounts(self._environment)
 
     def close(self) -> None:

@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Operation = Callable[[lmdb.Transaction], T]
-"""Validates with reads first and writes after, so that one that raises
-OCIError or Refusal wrote nothing."""
+"""Validates with reads first and writes after, so that one that refuses wrote nothing."""
 
 # Measured with 1, 32 and 256 operations a commit: 3,100, 43,000 and 102,000 durable a second.
 MAX_BATCH = 256

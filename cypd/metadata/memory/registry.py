@@ -1,10 +1,10 @@
 """Repositories in dictionaries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
+from cypd.metadata.memory.state import Repository, State
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
@@ -13,28 +13,19 @@ from cypd.oci.names import RepositoryName, Tag
 from cypd.registry.ports import StoredManifest, Upload, still_listed
 
 
-@dataclass
-class _Repository:
-    blobs: dict[Digest, int] = field(default_factory=dict)
-    manifests: dict[Digest, tuple[Manifest, bool]] = field(default_factory=dict)
-    tags: dict[Tag, Digest] = field(default_factory=dict)
-
-    def lists(self, digest: Digest) -> bool:
-        return any(digest in (*m.blobs, *m.manifests) for m, _ in self.manifests.values())
-
-
 class MemoryRegistry:
     """The contract of ``MetadataStore``."""
 
-    def __init__(self) -> None:
-        self._repositories: dict[RepositoryName, _Repository] = {}
-        self._uploads: dict[str, Upload] = {}
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._repositories = state.repositories
+        self._uploads = state.uploads
 
-    def _get(self, repository: RepositoryName) -> _Repository:
-        return self._repositories.get(repository) or _Repository()
+    def _get(self, repository: RepositoryName) -> Repository:
+        return self._repositories.get(repository) or Repository()
 
-    def _ensure(self, repository: RepositoryName) -> _Repository:
-        return self._repositories.setdefault(repository, _Repository())
+    def _ensure(self, repository: RepositoryName) -> Repository:
+        return self._repositories.setdefault(repository, Repository())
 
     def repository_exists(self, repository: RepositoryName) -> bool:
         return repository in self._repositories
@@ -73,6 +64,19 @@ class MemoryRegistry:
             for it in self._repositories.values()
         )
 
+    def held_size(self, repository: RepositoryName, digest: Digest) -> int | None:
+        project = self._state.project(repository.project)
+        return self._state.holdings(project).get(digest) if project else None
+
+    def require_room(
+        self, repository: RepositoryName, size: int, *, upload_id: str | None = None
+    ) -> None:
+        self._state.require_room(repository, size, self._reserved(upload_id))
+
+    def _reserved(self, upload_id: str | None) -> int:
+        upload = self._uploads.get(upload_id or "")
+        return upload.reserved if upload else 0
+
     def upload(self, upload_id: str) -> Upload | None:
         return self._uploads.get(upload_id)
 
@@ -80,9 +84,25 @@ class MemoryRegistry:
         return [it for it in self._uploads.values() if it.started_at < started_before]
 
     async def open_upload(self, upload: Upload, *, limit: int) -> None:
+        self._state.require_project(upload.repository)
         if sum(it.owner == upload.owner for it in self._uploads.values()) >= limit:
             raise OCIError(Code.TOOMANYREQUESTS, f"{limit} uploads are open; finish or cancel some")
+        self._state.require_room(upload.repository, upload.reserved)
         self._uploads[upload.id] = upload
+
+    async def reserve(self, upload_id: str, *, least: int, wanted: int) -> int:
+        upload = self._uploads.get(upload_id)
+        if upload is None:
+            raise OCIError(Code.BLOB_UPLOAD_UNKNOWN)
+        size = wanted
+        if wanted > upload.reserved:
+            try:
+                self._state.require_room(upload.repository, wanted, upload.reserved)
+            except OCIError:
+                self._state.require_room(upload.repository, least, upload.reserved)
+                size = least
+        self._uploads[upload_id] = msgspec.structs.replace(upload, reserved=size)
+        return size
 
     async def close_upload(self, upload_id: str) -> None:
         self._uploads.pop(upload_id, None)
@@ -90,6 +110,7 @@ class MemoryRegistry:
     async def link_blob(
         self, repository: RepositoryName, digest: Digest, size: int, *, upload_id: str | None
     ) -> None:
+        self._state.require_room(repository, size, self._reserved(upload_id), digest)
         self._ensure(repository).blobs[digest] = size
         self._uploads.pop(upload_id or "", None)
 
@@ -99,6 +120,7 @@ class MemoryRegistry:
         size = self._get(source).blobs.get(digest)
         if size is None:
             return False
+        self._state.require_room(repository, size, 0, digest)
         self._ensure(repository).blobs[digest] = size
         return True
 
@@ -124,6 +146,7 @@ class MemoryRegistry:
         missing += [d for d in manifest.manifests if d not in found.manifests]
         if missing and not allow_sparse:
             raise OCIError(Code.MANIFEST_BLOB_UNKNOWN, detail={"missing": missing[:100]})
+        self._state.require_room(repository, len(manifest.content), 0, manifest.digest)
         found = self._ensure(repository)
         found.manifests[manifest.digest] = (manifest, inline)
         found.tags.update(dict.fromkeys(tags, manifest.digest))

@@ -1,0 +1,259 @@
+"""The rows of repositories: pieces of operations, each of which leaves them consistent."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import lmdb
+import msgspec
+
+from cypd.metadata.lmdb.environment import Environment
+from cypd.metadata.lmdb.keys import ManifestRecord, References, digest_key, number, scan
+from cypd.metadata.lmdb.ledger import Ledger
+from cypd.oci.manifest import Manifest
+from cypd.oci.names import RepositoryName
+from cypd.registry.ports import Upload
+
+# Names are subtypes of str, which msgspec wants to be told how to write and read.
+_encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+decode_manifest = msgspec.msgpack.Decoder(ManifestRecord).decode
+_decode_references = msgspec.msgpack.Decoder(References).decode
+
+
+def decode_upload(record: bytes) -> Upload:
+    """Return the upload of a record."""
+    return msgspec.msgpack.decode(record, type=Upload, dec_hook=lambda kind, text: kind(text))
+
+
+def _owner_key(owner: str) -> bytes:
+    return b"uploads:" + owner.encode()
+
+
+class Contents:
+    """What repositories hold, and what it costs their projects; see ``keys`` for the layout.
+
+    A repository is its id here, content the key of its digest.
+    """
+
+    def __init__(self, environment: Environment, ledger: Ledger) -> None:
+        database = environment.database
+        self.meta = database("meta")
+        self.repositories = database("repositories")
+        self.tags = database("tags")
+        self.tagged = database("tagged")
+        self.manifests = database("manifests")
+        self.references = database("references")
+        self.listed_by = database("listed_by")
+        self.referrers = database("referrers")
+        self.links = database("links")
+        self.holders = database("holders")
+        self.uploads = database("uploads")
+        self._ledger = ledger
+
+    def id(self, txn: lmdb.Transaction, repository: RepositoryName) -> bytes | None:
+        """Return the id of a repository."""
+        repo = txn.get(repository.encode(), db=self.repositories)
+        return None if repo is None else bytes(repo)
+
+    def ensure(self, txn: lmdb.Transaction, repository: RepositoryName) -> bytes:
+        """Return the id of a repository, given now if it is new."""
+        repo = self.id(txn, repository)
+        if repo is None:
+            last = txn.get(b"repositories", db=self.meta) or b""
+            repo = number(int.from_bytes(last, "big") + 1)
+            txn.put(b"repositories", repo, db=self.meta)
+            txn.put(repository.encode(), repo, db=self.repositories)
+        return repo
+
+    # --- blobs ----------------------------------------------------------------------------------
+
+    def link(
+        self,
+        txn: lmdb.Transaction,
+        repository: RepositoryName,
+        key: bytes,
+        size: int,
+        reserved: int = 0,
+    ) -> None:
+        """Link a blob; raise NAME_UNKNOWN or DENIED before anything is written."""
+        project = self._require_room(txn, repository, key, size, reserved)
+        repo = self.ensure(txn, repository)
+        if txn.put(repo + key, number(size), overwrite=False, db=self.links):
+            self._ledger.charge(txn, project, key, size)
+            txn.put(key + repo, repository.encode(), db=self.holders)
+
+    def unlink(self, txn: lmdb.Transaction, project: bytes, repo: bytes, key: bytes) -> None:
+        """Remove a link."""
+        txn.delete(repo + key, db=self.links)
+        self._release(txn, project, repo, key)
+
+    def _require_room(
+        self,
+        txn: lmdb.Transaction,
+        repository: RepositoryName,
+        key: bytes,
+        size: int,
+        reserved: int = 0,
+    ) -> bytes:
+        project = self._ledger.require_project(txn, repository)
+        if self._ledger.held_size(txn, project, key) is None:
+            self._ledger.require_room(txn, project, size, reserved)
+        return project
+
+    def _release(self, txn: lmdb.Transaction, project: bytes, repo: bytes, key: bytes) -> None:
+        """Let go of content, and of its file unless the repository has another use for it."""
+        self._ledger.discharge(txn, project, key)
+        record = txn.get(repo + key, db=self.manifests)
+        is_file = record is not None and decode_manifest(record).content is None
+        if not is_file and txn.get(repo + key, db=self.links) is None:
+            txn.delete(key + repo, db=self.holders)
+
+    # --- manifests and tags ---------------------------------------------------------------------
+
+    def put(
+        self,
+        txn: lmdb.Transaction,
+        repository: RepositoryName,
+        manifest: Manifest,
+        tags: Sequence[str],
+        *,
+        inline: bool,
+    ) -> None:
+        """Store a manifest with its tags; raise as ``link``."""
+        key, size = digest_key(manifest.digest), len(manifest.content)
+        project = self._require_room(txn, repository, key, size)
+        repo = self.ensure(txn, repository)
+        if txn.get(repo + key, db=self.manifests) is None:
+            self._ledger.charge(txn, project, key, size)
+        content = manifest.content if inline else None
+        record = ManifestRecord(manifest.media_type, size, content)
+        txn.put(repo + key, _encode(record), db=self.manifests)
+        if not inline:
+            txn.put(key + repo, repository.encode(), db=self.holders)
+        self._put_references(txn, repo, key, manifest)
+        for tag in tags:
+            self._point(txn, project, repo, tag.encode(), key)
+
+    def _put_references(
+        self, txn: lmdb.Transaction, repo: bytes, key: bytes, manifest: Manifest
+    ) -> None:
+        listed = sorted({digest_key(digest) for digest in (*manifest.blobs, *manifest.manifests)})
+        for other in listed:
+            txn.put(repo + other + key, b"", db=self.listed_by)
+        subject = digest_key(manifest.subject) if manifest.subject else None
+        if subject:
+            descriptor = msgspec.json.encode(manifest.descriptor())
+            txn.put(repo + subject + key, descriptor, db=self.referrers)
+        txn.put(repo + key, _encode(References(subject, listed)), db=self.references)
+
+    def remove(self, txn: lmdb.Transaction, project: bytes, repo: bytes, key: bytes) -> None:
+        """Remove a manifest, its tags, and its place among referrers."""
+        for tag in [tag for tag, _ in scan(txn, self.tagged, repo + key)]:
+            self.untag(txn, project, repo, tag)
+        record = txn.pop(repo + key, db=self.references)
+        references = _decode_references(record) if record else References(None, [])
+        for other in references.listed:
+            txn.delete(repo + other + key, db=self.listed_by)
+        if references.subject:
+            txn.delete(repo + references.subject + key, db=self.referrers)
+        txn.delete(repo + key, db=self.manifests)
+        self._release(txn, project, repo, key)
+
+    def untag(self, txn: lmdb.Transaction, project: bytes, repo: bytes, tag: bytes) -> bool:
+        """Remove a tag; return ``False`` if there is none."""
+        key = txn.pop(repo + tag, db=self.tags)
+        if key is None:
+            return False
+        txn.delete(repo + key + tag, db=self.tagged)
+        if not self._has_tag(txn, repo, bytes(key)):
+            self._ledger.count_image(txn, project, -1)
+        return True
+
+    def _point(
+        self, txn: lmdb.Transaction, project: bytes, repo: bytes, tag: bytes, key: bytes
+    ) -> None:
+        if txn.get(repo + tag, db=self.tags) == key:
+            return
+        self.untag(txn, project, repo, tag)
+        if not self._has_tag(txn, repo, key):
+            self._ledger.count_image(txn, project, +1)
+        txn.put(repo + tag, key, db=self.tags)
+        txn.put(repo + key + tag, b"", db=self.tagged)
+
+    def _has_tag(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> bool:
+        return any(True for _ in scan(txn, self.tagged, repo + key))
+
+    # --- uploads --------------------------------------------------------------------------------
+
+    def upload(self, txn: lmdb.Transaction, upload_id: str) -> Upload | None:
+        """Return an open session."""
+        record = txn.get(upload_id.encode(), db=self.uploads)
+        return None if record is None else decode_upload(bytes(record))
+
+    def put_upload(self, txn: lmdb.Transaction, project: bytes, upload: Upload) -> None:
+        """Store a session, new or changed, with its reservation."""
+        before = self.upload(txn, upload.id)
+        if before is None:
+            self._count_upload(txn, upload.owner, +1)
+        self._ledger.reserve(txn, project, upload.reserved - (before.reserved if before else 0))
+        txn.put(upload.id.encode(), _encode(upload), db=self.uploads)
+
+    def close_upload(self, txn: lmdb.Transaction, upload_id: str) -> None:
+        """Forget a session and its reservation."""
+        upload = self.upload(txn, upload_id)
+        if upload is None:
+            return
+        self._count_upload(txn, upload.owner, -1)
+        project = self._ledger.require_project(txn, upload.repository)
+        self._ledger.reserve(txn, project, -upload.reserved)
+        txn.delete(upload_id.encode(), db=self.uploads)
+
+    def open_uploads(self, txn: lmdb.Transaction, owner: str) -> int:
+        """Return how many sessions a user has open."""
+        return int.from_bytes(txn.get(_owner_key(owner), db=self.meta) or b"", "big")
+
+    def _count_upload(self, txn: lmdb.Transaction, owner: str, step: int) -> None:
+        count = self.open_uploads(txn, owner) + step
+        txn.put(_owner_key(owner), number(count), db=self.meta)
+
+    # --- all of a project -----------------------------------------------------------------------
+
+    def of_project(self, txn: lmdb.Transaction, name: str) -> list[tuple[RepositoryName, bytes]]:
+        """Return the repositories of a project, with their ids."""
+        below = scan(txn, self.repositories, f"{name}/".encode())
+        found = [(RepositoryName(f"{name}/{rest.decode()}"), repo) for rest, repo in below]
+        bare = self.id(txn, RepositoryName(name))
+        return found if bare is None else [(RepositoryName(name), bare), *found]
+
+    def uploads_of(self, txn: lmdb.Transaction, name: str) -> list[Upload]:
+        """Return the open sessions of a project."""
+        every = (decode_upload(record) for _, record in scan(txn, self.uploads, b""))
+        return [upload for upload in every if upload.repository.project == name]
+
+    def is_empty(self, txn: lmdb.Transaction, name: str) -> bool:
+        """Tell whether a project holds nothing: no blob, no manifest, no open session."""
+        return not self.uploads_of(txn, name) and not any(
+            any(True for _ in scan(txn, database, repo))
+            for _, repo in self.of_project(txn, name)
+            for database in (self.links, self.manifests)
+        )
+
+    def empty(self, txn: lmdb.Transaction, project: bytes, name: str, limit: int) -> bool:
+        """Take at most ``limit`` things out of a project; return whether nothing is left.
+
+        Sessions first, then manifests before the blobs that they list.
+        """
+        for upload in self.uploads_of(txn, name)[:limit]:
+            self.close_upload(txn, upload.id)
+            limit -= 1
+        repositories = self.of_project(txn, name)
+        for database, take in ((self.manifests, self.remove), (self.links, self.unlink)):
+            for _, repo in repositories:
+                for key, _ in list(islice(scan(txn, database, repo), limit)):
+                    take(txn, project, repo, key)
+                    limit -= 1
+        return limit > 0
+
+    def forget_names(self, txn: lmdb.Transaction, name: str) -> None:
+        """Forget the repositories of a project that holds nothing."""
+        for repository, _ in self.of_project(txn, name):
+            txn.delete(repository.encode(), db=self.repositories)

@@ -1,0 +1,144 @@
+"""Who may do what: rights come from roles, of this moment; credentials only take away from them."""
+
+import time
+import uuid
+from typing import Literal
+
+from cypd.access import Action, Principal, Scope
+from cypd.oci.errors import Code, OCIError
+from cypd.oci.names import RepositoryName
+from cypd.projects.names import check_name
+from cypd.projects.ports import Project, ProjectStore, Role
+from cypd.refusals import Code as RefusalCode
+from cypd.refusals import Refusal
+
+Anonymous = Literal["none", "public", "pull"]
+"""What may be pulled without signing in: nothing, public projects, everything."""
+
+# The contract's table of roles (api.md, section Who may do what), as the least role.
+_ROLES = {
+    Action.PULL: Role.GUEST,
+    Action.PUSH: Role.DEVELOPER,
+    Action.SCAN: Role.DEVELOPER,
+    Action.DELETE: Role.MAINTAINER,
+    Action.SETTINGS: Role.MAINTAINER,
+    Action.MEMBERS: Role.OWNER,
+}
+SCOPES = {
+    Action.CATALOG: Scope.READ,
+    Action.PULL: Scope.READ,
+    Action.PUSH: Scope.WRITE,
+    Action.SCAN: Scope.WRITE,
+    Action.SETTINGS: Scope.WRITE,
+    Action.DELETE: Scope.DELETE,
+    Action.MEMBERS: Scope.ADMIN,
+}
+"""The least scope that a credential needs for an action."""
+
+
+class ProjectAccess:
+    """The policy of projects, and the way a push makes one."""
+
+    def __init__(
+        self,
+        store: ProjectStore,
+        *,
+        anonymous: Anonymous,
+        auto_create: bool,
+        default_quota: int,
+    ) -> None:
+        self._store = store
+        self._anonymous = anonymous
+        self._auto_create = auto_create
+        self._default_quota = default_quota
+
+    def allows(
+        self, principal: Principal, action: Action, repository: RepositoryName | None
+    ) -> bool:
+        """Tell whether a principal may do this to a repository; this is the ``Policy``.
+
+        Of a project that does not exist: whatever leads to its absence being told to who may know,
+        and a push, if that creates it.
+        """
+        if not _reaches(principal, action, repository):
+            return False
+        if repository is None:
+            is_somebody = bool(principal.user_id)
+            return action is Action.CATALOG and (is_somebody or self._anonymous != "none")
+        standing = self._store.standing(repository.project, principal.user_id)
+        if standing is not None:
+            return self._permits(principal, action, standing.project, standing.role)
+        if principal.projects is not None:
+            return False
+        may_create = action is Action.PUSH and self._auto_create and bool(principal.user_id)
+        return may_create or principal.is_admin or self._is_open(action)
+
+    def allows_in(self, principal: Principal, action: Action, project: Project) -> bool:
+        """Tell whether a principal may do this in a project as a whole."""
+        if principal.grants is not None or not _reaches(principal, action, None):
+            return False
+        return self._permits(principal, action, project, self.role(principal, project))
+
+    def role(self, principal: Principal, project: Project) -> Role | None:
+        """Return a principal's role in a project."""
+        member = self._store.member(project.id, principal.user_id) if principal.user_id else None
+        return member.role if member else None
+
+    async def admit(self, principal: Principal, repository: RepositoryName) -> None:
+        """Create the project that an allowed push goes to, unless it exists.
+
+        Private, of the default quota, owned by who pushes. Raises NAME_INVALID if the project
+        can't have that name, NAME_UNKNOWN if pushes create none.
+        """
+        name = repository.project
+        if self._store.standing(name, "") is not None:
+            return
+        if not self._auto_create:
+            raise OCIError(Code.NAME_UNKNOWN, detail={"name": repository})
+        if (problem := check_name(name)) is not None:
+            raise OCIError(Code.NAME_INVALID, f"the project {name!r}: {problem}")
+        now = time.time()
+        project = Project(
+            id=str(uuid.uuid4()),
+            name=name,
+            owner_id=principal.user_id,
+            created_at=now,
+            updated_at=now,
+            storage_quota=self._default_quota,
+        )
+        try:
+            await self._store.create_project(project)
+        except Refusal as refusal:
+            if refusal.code is not RefusalCode.PROJECT_EXISTS:
+                raise
+            # Another push was first; what its owner lets this one do was asked of nobody yet.
+            if not self.allows(principal, Action.PUSH, repository):
+                raise OCIError(Code.DENIED) from None
+
+    def _permits(
+        self, principal: Principal, action: Action, project: Project, role: Role | None
+    ) -> bool:
+        if principal.projects is not None and project.id not in principal.projects:
+            return False
+        if principal.is_admin or self._is_open(action):
+            return True
+        if action is Action.PULL and project.is_public:
+            return bool(principal.user_id) or self._anonymous == "public"
+        return role is not None and action in _ROLES and role >= _ROLES[action]
+
+    def _is_open(self, action: Action) -> bool:
+        return action is Action.PULL and self._anonymous == "pull"
+
+
+def _reaches(principal: Principal, action: Action, repository: RepositoryName | None) -> bool:
+    """Tell whether the credential reaches as far as that, whatever its user may do."""
+    if principal.is_expired and action is not Action.PUSH:
+        return False
+    if principal.scope < SCOPES[action]:
+        return False
+    if principal.grants is None:
+        return True
+    wanted = (repository, action.value) if repository else ("*", "*")
+    return any(
+        grant.repository == wanted[0] and wanted[1] in grant.actions for grant in principal.grants
+    )
