@@ -73,6 +73,12 @@ class Access(_Section, frozen=True):
     delete: bool = True
 
 
+class Api(_Section, frozen=True):
+    """The product's own API."""
+
+    always_200: bool = False
+
+
 class Uploads(_Section, frozen=True):
     """Upload sessions."""
 
@@ -108,6 +114,7 @@ class Config(_Section, frozen=True):
     metadata: Metadata = Metadata()
     auth: Auth = Auth()
     access: Access = Access()
+    api: Api = Api()
     uploads: Uploads = Uploads()
     manifests: Manifests = Manifests()
     gc: Gc = Gc()

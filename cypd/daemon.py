@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,8 @@ from cypd.access import administrator_only
 from cypd.accounts import secret_file
 from cypd.accounts.administrator import ADMINISTRATOR, ensure_administrator
 from cypd.accounts.ports import AccountStore
+from cypd.api.app import Api
+from cypd.api.system import Collection, Disk, System
 from cypd.asgi import compose
 from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import hash_password, verify_password
@@ -135,7 +138,16 @@ async def _registry(
             session_ttl=config.uploads.session_ttl,
             blob_grace=config.gc.blob_grace,
         )
-        async with asyncio.TaskGroup() as upkeep:
+        api = Api(
+            System(
+                lambda: _disk(root),
+                Collection(interval=config.gc.interval, blob_grace=config.gc.blob_grace),
+            ).routes(),
+            authenticator,
+            always_200=config.api.always_200,
+            on_fatal=on_fatal,
+        )
+        async with api, asyncio.TaskGroup() as upkeep:
             tasks = [
                 upkeep.create_task(_sweep(janitor, config.gc.interval, on_fatal)),
                 upkeep.create_task(_check_readers(metadata)),
@@ -145,9 +157,14 @@ async def _registry(
                 keep_alive=config.server.idle_timeout,
                 connections=config.server.max_connections,
             )
-            yield PlainDoor(compose(v2), limits)
+            yield PlainDoor(compose(v2, api), limits)
             for task in tasks:
                 task.cancel()
+
+
+def _disk(root: Path) -> Disk:
+    usage = shutil.disk_usage(root)
+    return Disk(total=usage.total, free=usage.free)
 
 
 async def _ensure_administrator(config: Config, root: Path, users: AccountStore) -> None:

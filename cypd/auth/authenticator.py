@@ -42,7 +42,7 @@ class UserAuthenticator:
         """Return a token for somebody who proved who they are, or for nobody."""
         return Token(self._tokens.issue(principal), LIFETIME_SECONDS)
 
-    async def authenticate(self, authorization: str | None) -> Principal:
+    async def authenticate(self, authorization: str | None, *, address: str = "") -> Principal:
         """Return who sent this ``Authorization``; raise UNAUTHORIZED unless it proves who."""
         if authorization is None:
             return ANONYMOUS
