@@ -88,6 +88,12 @@ class Projects(_Section, frozen=True):
     max_quota: Annotated[int, Meta(ge=0)] = 100 << 30
 
 
+class Api(_Section, frozen=True):
+    """The product's own API."""
+
+    always_200: bool = False
+
+
 class Uploads(_Section, frozen=True):
     """Upload sessions."""
 
@@ -124,6 +130,7 @@ class Config(_Section, frozen=True):
     auth: Auth = Auth()
     access: Access = Access()
     projects: Projects = Projects()
+    api: Api = Api()
     uploads: Uploads = Uploads()
     manifests: Manifests = Manifests()
     gc: Gc = Gc()

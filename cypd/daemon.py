@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import secrets
+import shutil
 import signal
 import socket
 import time
@@ -22,6 +23,8 @@ from cypd.accounts.second_factor import SecondFactor
 from cypd.accounts.sessions import Sessions
 from cypd.accounts.throttle import Throttle
 from cypd.accounts.users import Users
+from cypd.api.app import Api
+from cypd.api.system import Collection, Disk, System
 from cypd.asgi import compose
 from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import PasswordPool, hash_password
@@ -155,7 +158,16 @@ async def _registry(
             session_ttl=config.uploads.session_ttl,
             blob_grace=config.gc.blob_grace,
         )
-        async with asyncio.TaskGroup() as upkeep:
+        api = Api(
+            System(
+                lambda: _disk(root),
+                Collection(interval=config.gc.interval, blob_grace=config.gc.blob_grace),
+            ).routes(),
+            accounts.authenticator,
+            always_200=config.api.always_200,
+            on_fatal=on_fatal,
+        )
+        async with api, asyncio.TaskGroup() as upkeep:
             tasks = [
                 upkeep.create_task(_sweep(janitor, config.gc.interval, on_fatal)),
                 upkeep.create_task(_check_readers(metadata)),
@@ -166,7 +178,7 @@ async def _registry(
                 keep_alive=config.server.idle_timeout,
                 connections=config.server.max_connections,
             )
-            yield PlainDoor(compose(v2), limits)
+            yield PlainDoor(compose(v2, api), limits)
             for task in tasks:
                 task.cancel()
 
@@ -206,6 +218,12 @@ def _accounts(config: Config, root: Path, store: AccountStore) -> _Accounts:
 
 
 async def _ensure_administrator(config: Config, root: Path, accounts: _Accounts) -> None:
+def _disk(root: Path) -> Disk:
+    usage = shutil.disk_usage(root)
+    return Disk(total=usage.total, free=usage.free)
+
+
+async def _ensure_administrator(config: Config, root: Path, users: AccountStore) -> None:
     written = await ensure_administrator(
         accounts.store,
         accounts.users,

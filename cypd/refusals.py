@@ -25,6 +25,8 @@ class Code(Enum):
     USER_EXISTS = 20002, 409, "用户已存在", "user exists already"
     PROJECT_NOT_FOUND = 20003, 404, "项目不存在", "project not found"
     PROJECT_EXISTS = 20004, 409, "项目已存在", "project exists already"
+    IMAGE_NOT_FOUND = 20005, 404, "镜像不存在", "image not found"
+    BLOB_NOT_FOUND = 20008, 404, "镜像层不存在", "blob not found"
     QUOTA_EXCEEDED = 20010, 403, "存储配额已超限", "storage quota exceeded"
     NOT_IN_THIS_STATE = 20011, 409, "当前状态不允许此操作", "not allowed in this state"
     TOKEN_NOT_FOUND = 20016, 404, "令牌不存在", "token not found"

@@ -89,7 +89,8 @@ class Client:
     async def answer(self, *, to_head: bool = False) -> Answer:
         """Read one response. Raises EOFError if it is cut off."""
         lines = (await self._until(b"\r\n\r\n")).split(b"\r\n")
-        headers = dict(line.lower().split(b": ", 1) for line in lines[1:-2])
+        fields = (line.split(b": ", 1) for line in lines[1:-2])
+        headers = {name.lower(): value for name, value in fields}
         status = int(lines[0].split()[1])
         if to_head or status in {100, 204, 304}:
             body = b""

@@ -1,0 +1,198 @@
+"""The application: routes into BlackSheep, one way in, one place where errors are answered."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from blacksheep import Application, Request, Response, Router
+from blacksheep.exceptions import MessageAborted
+
+from cypd.access import ANONYMOUS, Principal
+from cypd.api.decoding import parse_body, parse_query
+from cypd.api.docs import Docs
+from cypd.api.envelope import Envelope, prefers_english, trace_id
+from cypd.api.errors import translate
+from cypd.api.routes import Access, Call, Route
+from cypd.doors.asgi import Receive, Scope, Send
+from cypd.oci.errors import OCIError
+from cypd.refusals import Code, Refusal, invalid
+from cypd.registry.ports import BlobMissing, Fatal, Unavailable
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 1 << 20
+_RETRY_SECONDS = "5"
+_MAX_PATH = 4096
+_MAX_PARAMETER = 255
+# HEAD is answered wherever GET is (RFC 9110 9.3.2).
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+class Authenticator(Protocol):
+    """Tells who a request comes from; no password is a credential here."""
+
+    async def authenticate(self, authorization: str | None, *, address: str = "") -> Principal:
+        """Return who sent this header, ``ANONYMOUS`` for None; raise for wrong credentials."""
+        ...
+
+
+class Api:
+    """``/api/v1`` and ``/docs`` as an ASGI application. ``async with api:`` starts and stops it."""
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        authenticator: Authenticator,
+        *,
+        always_200: bool,
+        on_fatal: Callable[[Fatal], None],
+    ) -> None:
+        self.routes = (*routes, *Docs(routes).routes())
+        self._authenticator = authenticator
+        self._always_200 = always_200
+        self._on_fatal = on_fatal
+        self._application = Application(router=Router())
+        for route in self.routes:
+            self._add(route)
+        self._application.router.fallback = self._answer_unknown
+
+    async def __aenter__(self) -> Self:
+        await self._application.start()  # type: ignore[no-untyped-call]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._application.stop()  # type: ignore[no-untyped-call]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, in a task of its own: a door may run applications without one."""
+        answering = asyncio.create_task(self._application(_tame(scope), receive, send))
+        try:
+            await answering
+        finally:
+            answering.cancel()  # does nothing to one that has ended
+
+    def _add(self, route: Route) -> None:
+        async def answer(request: Request) -> Response:
+            return await self._guarded(request, lambda it: self._run(route, request, it))
+
+        self._application.router.add(route.method, route.path, answer)
+        if route.method == "GET":
+            self._application.router.add("HEAD", route.path, answer)
+
+    async def _run(self, route: Route, request: Request, envelope: Envelope) -> Response:
+        if route.access is None:
+            raise Refusal(Code.NO_CREDENTIALS)
+        call = await self._identify(request, route.access, envelope.trace_id)
+        route.access.require(call.principal)
+        inputs: dict[str, Any] = {}
+        if route.query is not None:
+            inputs["query"] = parse_query(request.scope["query_string"], route.query)
+        if route.body is not None:
+            inputs["body"] = parse_body(await _read(request), route.body)
+        return envelope.success(route.status, await route.handler(call, **inputs))
+
+    async def _identify(self, request: Request, access: Access, trace: str) -> Call:
+        header = request.get_first_header(b"authorization")
+        authorization = header.decode("latin-1") if header is not None else None
+        address = (request.scope.get("client") or ("", 0))[0]
+        principal = ANONYMOUS
+        if not access.is_open:
+            principal = await self._authenticator.authenticate(authorization, address=address)
+        return Call(
+            principal=principal,
+            path=_parameters(request),
+            address=address,
+            trace_id=trace,
+            authorization=authorization,
+        )
+
+    async def _answer_unknown(self, request: Request) -> Response:
+        async def refuse(_: Envelope) -> Response:
+            allowed = [
+                method
+                for method in _METHODS
+                if any(it.match(request) for it in self._application.router.routes[method.encode()])
+            ]
+            if allowed:
+                raise Refusal(Code.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(allowed)})
+            raise Refusal(Code.NO_SUCH_PATH)
+
+        return await self._guarded(request, refuse)
+
+    # --- the one error exit ---------------------------------------------------------------------
+
+    async def _guarded(
+        self, request: Request, run: Callable[[Envelope], Awaitable[Response]]
+    ) -> Response:
+        envelope = Envelope(
+            trace_id(request.get_first_header(b"x-request-id")),
+            prefers_english(request.get_first_header(b"accept-language")),
+            self._always_200,
+        )
+        try:
+            return await run(envelope)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this is where it ends
+            return envelope.refusal(self._refusal(error, request, envelope.trace_id))
+
+    def _refusal(self, error: Exception, request: Request, trace: str) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, OCIError) and error.status < 500:
+            return translate(error)
+        where = f"{request.method} {request.scope['path']!r} trace={trace}"
+        if isinstance(error, Unavailable | OCIError):
+            log.warning("%s: %s", where, error)
+            return Refusal(Code.METADATA_UNAVAILABLE, headers={"Retry-After": _RETRY_SECONDS})
+        if isinstance(error, BlobMissing):
+            log.error("%s: a blob is damaged or missing: %s", where, error)
+        else:
+            log.error("%s", where, exc_info=error)
+        if isinstance(error, Fatal):
+            self._on_fatal(error)
+        return Refusal(Code.INTERNAL)
+
+
+def _tame(scope: Scope) -> Scope:
+    """Return what is safe to look up: BlackSheep remembers methods and paths that it was asked for.
+
+    What is not can't be a route's; it is asked for as something that no route is either.
+    """
+    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+    if len(raw_path) > _MAX_PATH or not raw_path.isascii():
+        scope = {**scope, "raw_path": b"/"}
+    if scope["method"] not in _METHODS:
+        scope = {**scope, "method": "OPTIONS"}
+    return scope
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    values = {name: value or "" for name, value in (request.route_values or {}).items()}
+    if any(not 1 <= len(value) <= _MAX_PARAMETER for value in values.values()):
+        raise Refusal(Code.NO_SUCH_PATH)
+    return values
+
+
+async def _read(request: Request) -> bytes:
+    """Return the body of a request for JSON, at most ``MAX_BODY`` bytes."""
+    length = request.get_first_header(b"content-length")
+    if length is not None and length.isdigit() and int(length) > MAX_BODY:
+        raise Refusal(Code.BODY_TOO_LARGE)
+    media_type = (request.get_first_header(b"content-type") or b"").partition(b";")[0]
+    if media_type.strip().lower() != b"application/json":
+        raise invalid("Content-Type", "must be application/json", Code.INVALID_PARAMETER)
+    body = bytearray()
+    try:
+        async for piece in request.stream():  # type: ignore[attr-defined]
+            body += piece
+            if len(body) > MAX_BODY:
+                raise Refusal(Code.BODY_TOO_LARGE)
+    except MessageAborted:
+        raise invalid("body", "broke off", Code.INVALID_PARAMETER) from None
+    return bytes(body)

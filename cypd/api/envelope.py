@@ -1,0 +1,93 @@
+"""What every answer is wrapped in, and the headers it carries."""
+
+import re
+import secrets
+import time
+from typing import Any, NamedTuple
+
+import msgspec
+from blacksheep import Content, Response
+
+from cypd.api.routes import Document
+from cypd.refusals import Refusal
+
+SUCCESS = 20000
+JSON = "application/json"
+# What somebody named or described must never run in a browser.
+_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
+_TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
+
+
+class Envelope(NamedTuple):
+    """How one request is answered."""
+
+    trace_id: str
+    english: bool
+    always_200: bool
+
+    def success(self, status: int, data: Any) -> Response:
+        """Return the answer that carries what a handler returned."""
+        if isinstance(data, Document):
+            return self._response(status, data, {})
+        return self._wrap(status, SUCCESS, "success", data, {})
+
+    def refusal(self, refusal: Refusal) -> Response:
+        """Return the answer to a request that was refused."""
+        code = refusal.code
+        errors = [error._asdict() for error in refusal.errors]
+        data = {"errors": errors} if errors else None
+        headers = dict(refusal.headers)
+        if code.status == 401:  # RFC 9110 15.5.2; Basic would make browsers ask for a password
+            headers["WWW-Authenticate"] = 'Bearer realm="cypd"'
+        message = code.message(english=self.english)
+        return self._wrap(code.status, code.number, message, data, headers)
+
+    def _wrap(
+        self, status: int, number: int, message: str, data: Any, headers: dict[str, str]
+    ) -> Response:
+        body = msgspec.json.encode(
+            {
+                "code": number,
+                "message": message,
+                "data": data,
+                "timestamp": int(time.time()),
+                "trace_id": self.trace_id,
+            }
+        )
+        document = Document(JSON, body, _POLICY)
+        return self._response(200 if self.always_200 else status, document, headers)
+
+    def _response(self, status: int, document: Document, headers: dict[str, str]) -> Response:
+        fields = {
+            "X-Request-ID": self.trace_id,
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": document.policy,
+            **headers,
+        }
+        return Response(
+            status,
+            [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()],
+            Content(document.media_type.encode(), document.body),
+        )
+
+
+def trace_id(given: bytes | None) -> str:
+    """Return the request's own ``X-Request-ID`` if it is a harmless one, else a new id."""
+    text = (given or b"").decode("latin-1")
+    return text if _TRACE_ID.fullmatch(text) else secrets.token_hex(4)
+
+
+def prefers_english(accept_language: bytes | None) -> bool:
+    """Whether a header ``Accept-Language`` (RFC 9110 12.5.4) likes English better than Chinese."""
+    wishes: list[tuple[float, str]] = []
+    for item in (accept_language or b"").decode("latin-1").lower().split(","):
+        tag, _, parameter = item.replace(" ", "").partition(";")
+        language = tag.partition("-")[0]
+        quality = _QUALITY.fullmatch(parameter or "q=1")
+        if quality and language in {"en", "zh"}:
+            wishes.append((float(quality[1]), language))
+    # Of equals the first one is meant.
+    weight, language = max(wishes, key=lambda wish: wish[0], default=(0.0, ""))
+    return weight > 0 and language == "en"

@@ -1,0 +1,128 @@
+"""What a route is: declared in one place, so that it is served and documented from one source.
+
+A handler is an async method that takes a ``Call``, and by their names the ``body`` and ``query``
+that its route declares; what it returns becomes the envelope's ``data``. It raises ``Refusal``
+for what it does not do::
+
+    async def create(self, call: Call, body: NewProject) -> ProjectAnswer: ...
+
+    Route(
+        "POST", "/api/v1/projects", handlers.create, signed_in(Scope.WRITE),
+        body=NewProject, answer=ProjectAnswer, status=201,
+        refusals=(Code.PROJECT_EXISTS,), tag="projects", summary="Create a project",
+    )
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from cypd.access import ANONYMOUS, Principal, Scope
+from cypd.refusals import Code, Refusal
+
+PREFIX = "/api/v1"
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+_LACKS = {
+    Scope.READ: Code.LACKS_READ,
+    Scope.WRITE: Code.LACKS_WRITE,
+    Scope.DELETE: Code.LACKS_DELETE,
+    Scope.ADMIN: Code.LACKS_ADMIN,
+}
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The base of bodies and queries: what is not declared is refused by name."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of what handlers return."""
+
+
+class Document(NamedTuple):
+    """An answer without envelope: the OpenAPI document, a page, a style sheet."""
+
+    media_type: str
+    body: bytes
+    policy: str
+    """Its Content-Security-Policy."""
+
+
+class Call(NamedTuple):
+    """A request that was let in, as handlers see it."""
+
+    principal: Principal
+    """``ANONYMOUS`` on every ``OPEN`` route: credentials are not looked at there."""
+    path: Mapping[str, str]
+    """The path's parameters by name, percent-decoded, each 1 to 255 characters."""
+    address: str
+    """Where the client is, as an IP address; empty if the door does not know."""
+    trace_id: str
+    authorization: str | None
+    """The header itself, for the one route whose token is no credential: the second factor."""
+
+
+class Access(NamedTuple):
+    """Who is let in to a route."""
+
+    scope: Scope
+    is_open: bool = False
+    """Everyone; credentials are not even looked at."""
+    administrator: bool = False
+
+    def require(self, principal: Principal) -> None:
+        """Raise Refusal unless ``principal`` is let in."""
+        if self.is_open:
+            return
+        if principal == ANONYMOUS:
+            raise Refusal(Code.NO_CREDENTIALS)
+        if principal.grants is not None or principal.is_expired:
+            raise Refusal(Code.TOKEN_INVALID)  # the token server's tokens are for the OCI API
+        if self.administrator and not principal.is_admin:
+            raise Refusal(Code.PERMISSION_MISSING)
+        if principal.scope < self.scope:
+            raise Refusal(_LACKS[self.scope])
+
+    def refusals(self) -> tuple[Code, ...]:
+        """Return what ``require`` can refuse, and the authenticator before it."""
+        if self.is_open:
+            return ()
+        credentials = (Code.NO_CREDENTIALS, Code.TOKEN_EXPIRED, Code.TOKEN_INVALID)
+        missing = (Code.PERMISSION_MISSING,) if self.administrator else ()
+        return (*credentials, Code.PAT_INVALID, *missing, _LACKS[self.scope])
+
+
+OPEN = Access(Scope.READ, is_open=True)
+
+
+def signed_in(scope: Scope) -> Access:
+    """Let in everyone who is somebody, with a credential that reaches as far as ``scope``."""
+    return Access(scope)
+
+
+def administrator(scope: Scope = Scope.ADMIN) -> Access:
+    """Let in administrators, with a credential that reaches as far as ``scope``."""
+    return Access(scope, administrator=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path. Without ``access`` nobody is let in: it answers 401."""
+
+    method: Method
+    path: str
+    """With ``{name}`` for one segment, ``{path:name}`` for one or more with slashes."""
+    handler: Callable[..., Awaitable[Any]]
+    access: Access | None = None
+    body: type[Input] | None = None
+    query: type[Input] | None = None
+    answer: Any = None
+    """The type of ``data``; None: ``data`` is null. ``Document`` for what has no envelope."""
+    status: Literal[200, 201, 202] = 200
+    refusals: tuple[Code, ...] = ()
+    """What the handler refuses, beside what every route does (credentials, input, 5xx)."""
+    tag: str = "system"
+    summary: str = ""
