@@ -24,7 +24,7 @@ _ROLES = {
     Action.SETTINGS: Role.MAINTAINER,
     Action.MEMBERS: Role.OWNER,
 }
-SCOPES = {
+_SCOPES = {
     Action.CATALOG: Scope.READ,
     Action.PULL: Scope.READ,
     Action.PUSH: Scope.WRITE,
@@ -33,7 +33,12 @@ SCOPES = {
     Action.DELETE: Scope.DELETE,
     Action.MEMBERS: Scope.ADMIN,
 }
-"""The least scope that a credential needs for an action."""
+_LACKS = {
+    Scope.READ: RefusalCode.LACKS_READ,
+    Scope.WRITE: RefusalCode.LACKS_WRITE,
+    Scope.DELETE: RefusalCode.LACKS_DELETE,
+    Scope.ADMIN: RefusalCode.LACKS_ADMIN,
+}
 
 
 class ProjectAccess:
@@ -78,6 +83,22 @@ class ProjectAccess:
         if principal.grants is not None or not _reaches(principal, action, None):
             return False
         return self._permits(principal, action, project, self.role(principal, project))
+
+    def require(self, principal: Principal, action: Action, project_id: str) -> Project:
+        """Return a project in which a principal may do this.
+
+        Raises NO_CREDENTIALS to nobody, PROJECT_NOT_FOUND for one that is not there or not theirs
+        to see, LACKS_* where the credential and PERMISSION_MISSING where the role is too small.
+        """
+        if not principal.user_id:
+            raise Refusal(RefusalCode.NO_CREDENTIALS)
+        project = self._store.project(project_id)
+        if project is None or not self.allows_in(principal, Action.PULL, project):
+            raise Refusal(RefusalCode.PROJECT_NOT_FOUND)
+        require_scope(principal, action)
+        if not self.allows_in(principal, action, project):
+            raise Refusal(RefusalCode.PERMISSION_MISSING)
+        return project
 
     def role(self, principal: Principal, project: Project) -> Role | None:
         """Return a principal's role in a project."""
@@ -130,11 +151,17 @@ class ProjectAccess:
         return action is Action.PULL and self._anonymous == "pull"
 
 
+def require_scope(principal: Principal, action: Action) -> None:
+    """Raise LACKS_* unless the credential reaches as far as that."""
+    if principal.scope < _SCOPES[action]:
+        raise Refusal(_LACKS[_SCOPES[action]])
+
+
 def _reaches(principal: Principal, action: Action, repository: RepositoryName | None) -> bool:
     """Tell whether the credential reaches as far as that, whatever its user may do."""
     if principal.is_expired and action is not Action.PUSH:
         return False
-    if principal.scope < SCOPES[action]:
+    if principal.scope < _SCOPES[action]:
         return False
     if principal.grants is None:
         return True

@@ -46,6 +46,21 @@ class Project(msgspec.Struct, frozen=True):
     """Everybody may pull."""
 
 
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """What to change of a project; ``None`` leaves a field as it is."""
+
+    updated_at: float
+    name: str | None = None
+    description: str | None = None
+    is_public: bool | None = None
+    storage_quota: int | None = None
+
+    def applied_to(self, project: Project) -> Project:
+        """Return the project with these changes."""
+        given = {name: it for name, it in msgspec.structs.asdict(self).items() if it is not None}
+        return msgspec.structs.replace(project, **given)
+
+
 class Member(msgspec.Struct, frozen=True):
     """A user's place in a project."""
 
@@ -124,8 +139,8 @@ class ProjectStore(Protocol):
         """Create a project with its owner as member; raise PROJECT_EXISTS for a name in use."""
         ...
 
-    async def put_project(self, project: Project) -> None:
-        """Change a project to this.
+    async def change_project(self, project_id: str, changes: Changes) -> Project:
+        """Change a project and return it.
 
         Raises PROJECT_EXISTS for a name in use, and NOT_IN_THIS_STATE for a new name while it holds
         anything: its repositories bear the old one.
@@ -154,4 +169,16 @@ class ProjectStore(Protocol):
 
     async def remove_member(self, project_id: str, user_id: str) -> None:
         """Remove a member; as ``set_role``."""
+        ...
+
+
+class Directory(Protocol):
+    """Who the users are, as far as projects need to know."""
+
+    def name_of(self, user_id: str) -> str | None:
+        """Return the name of a user."""
+        ...
+
+    def id_of(self, name: str) -> str | None:
+        """Return the id of the user of that name, however it is spelt."""
         ...

@@ -16,7 +16,7 @@ from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
 from cypd.oci.errors import OCIError
 from cypd.oci.names import Tag
-from cypd.projects.ports import UNLIMITED, Member, Role
+from cypd.projects.ports import UNLIMITED, Changes, Member, Role
 from cypd.refusals import Refusal
 from cypd.registry.ports import Upload
 from tests.samples import EMPTY, image, index, name, parsed, project
@@ -129,8 +129,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(each=st.sampled_from(PROJECTS), quota=quotas, rename=st.sampled_from("aaabc"))
     def change(self, each: Any, quota: int, rename: str) -> None:
-        name = each.name if rename == "a" else rename
-        self.both("put_project", msgspec.structs.replace(each, storage_quota=quota, name=name))
+        name = None if rename == "a" else rename
+        changes = Changes(updated_at=2.0, storage_quota=quota, name=name)
+        self.both("change_project", each.id, changes)
 
     @rule(project_id=projects, force=st.booleans())
     def end(self, project_id: str, force: bool) -> None:

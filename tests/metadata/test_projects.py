@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from cypd.oci import errors
 from cypd.oci.digest import Digest
 from cypd.oci.errors import OCIError
 from cypd.oci.names import Tag
-from cypd.projects.ports import Member, Role, Standing, Totals, Usage
+from cypd.projects.ports import Changes, Member, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
 from cypd.registry.ports import Upload
 from tests.metadata.recount import check_counters
@@ -56,6 +57,11 @@ async def over_quota(write: object) -> dict[str, int]:
     return detail
 
 
+def changes(**fields: Any) -> Changes:
+    """Return changes of some fields."""
+    return Changes(updated_at=5.0, **fields)
+
+
 def upload(number: int = 0, reserved: int = 0) -> Upload:
     """Return a session."""
     return Upload(f"id-{number}", APP, "someone", "sha256", 1.0, reserved)
@@ -93,26 +99,28 @@ async def test_a_name_is_one_project_s(store: Store) -> None:
     """Neither a new project nor a changed one takes a name in use."""
     again = msgspec.structs.replace(project("third"), name="library")
     await refused(Code.PROJECT_EXISTS, store.projects.create_project(again))
-    renamed = msgspec.structs.replace(OTHER, name="library")
-    await refused(Code.PROJECT_EXISTS, store.projects.put_project(renamed))
-    await refused(Code.PROJECT_NOT_FOUND, store.projects.put_project(project("third")))
+    change = store.projects.change_project
+    await refused(Code.PROJECT_EXISTS, change(OTHER.id, changes(name="library")))
+    await refused(Code.PROJECT_NOT_FOUND, change(project("third").id, changes(name="third")))
 
     assert [LIBRARY, OTHER] == list(store.projects.projects(after="", limit=9))
 
 
 async def test_a_project_that_holds_something_keeps_its_name(store: Store) -> None:
     """A blob, or an open upload, is enough; all else may change."""
-    renamed = msgspec.structs.replace(LIBRARY, name="books", description="x", updated_at=5.0)
+    rename = changes(name="books", description="x")
+    change = store.projects.change_project
     await store.registry.open_upload(upload(), limit=1)
-    await refused(Code.NOT_IN_THIS_STATE, store.projects.put_project(renamed))
+    await refused(Code.NOT_IN_THIS_STATE, change(LIBRARY.id, rename))
     await store.registry.link_blob(APP, TEN, 10, upload_id="id-0")
-    await refused(Code.NOT_IN_THIS_STATE, store.projects.put_project(renamed))
-    public = msgspec.structs.replace(LIBRARY, is_public=True)
-    await store.projects.put_project(public)
+    await refused(Code.NOT_IN_THIS_STATE, change(LIBRARY.id, rename))
+    public = await change(LIBRARY.id, changes(is_public=True))
+    assert public == msgspec.structs.replace(LIBRARY, is_public=True, updated_at=5.0)
     assert public == store.projects.project(LIBRARY.id)
 
     await store.registry.unlink_blob(APP, TEN)
-    await store.projects.put_project(renamed)
+    renamed = await change(LIBRARY.id, rename)
+    assert ("books", "x", True) == (renamed.name, renamed.description, renamed.is_public)
     assert Standing(renamed, Role.OWNER) == store.projects.standing("books", "admin")
     assert store.projects.standing("library", "admin") is None
     assert not store.registry.repository_exists(APP)
@@ -243,7 +251,7 @@ async def test_a_quota_is_kept_to_the_byte(store: Store) -> None:
 async def test_a_quota_below_what_is_there_takes_nothing_away(store: Store) -> None:
     """It only lets nothing new in."""
     await store.registry.link_blob(APP, TEN, 90, upload_id=None)
-    await store.projects.put_project(msgspec.structs.replace(LIBRARY, storage_quota=50))
+    await store.projects.change_project(LIBRARY.id, changes(storage_quota=50))
     refusal = await over_quota(store.registry.link_blob(APP, HUNDRED, 1, upload_id=None))
 
     assert refusal == {"quota": 50, "used": 90, "requested": 1, "left": 0}
@@ -279,7 +287,7 @@ async def test_a_reservation_grows_and_shrinks(store: Store) -> None:
     assert refusal == {"quota": 100, "used": 60, "requested": 41, "left": 40}
     assert Usage(60, 40, 60, 0) == store.projects.usage(LIBRARY.id)
 
-    await store.projects.put_project(msgspec.structs.replace(LIBRARY, storage_quota=0))
+    await store.projects.change_project(LIBRARY.id, changes(storage_quota=0))
     assert await reserve("id-0", least=5, wanted=5) == 5
     await store.registry.close_upload("id-0")
     assert Usage(60, 0, 60, 0) == store.projects.usage(LIBRARY.id)

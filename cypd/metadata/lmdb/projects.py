@@ -10,7 +10,7 @@ from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.keys import scan
 from cypd.metadata.lmdb.ledger import Ledger, project_key
-from cypd.projects.ports import Member, Project, Role, Standing, Totals, Usage
+from cypd.projects.ports import Changes, Member, Project, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -81,9 +81,10 @@ class LmdbProjects:
 
         await self._run(operation)
 
-    async def put_project(self, project: Project) -> None:
-        def operation(txn: lmdb.Transaction) -> None:
-            key, before = self._require(txn, project.id)
+    async def change_project(self, project_id: str, changes: Changes) -> Project:
+        def operation(txn: lmdb.Transaction) -> Project:
+            key, before = self._require(txn, project_id)
+            project = changes.applied_to(before)
             if project.name != before.name:
                 self._require_free(txn, project.name)
                 if not self._contents.is_empty(txn, before.name):
@@ -91,8 +92,9 @@ class LmdbProjects:
                 self._contents.forget_names(txn, before.name)
                 txn.delete(before.name.encode(), db=self._names)
             self._put(txn, key, project)
+            return project
 
-        await self._run(operation)
+        return await self._run(operation)
 
     async def delete_project(self, project_id: str, *, force: bool, limit: int) -> bool:
         def operation(txn: lmdb.Transaction) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from cypd.metadata.memory.state import Repository, State
-from cypd.projects.ports import Member, Project, Role, Standing, Totals, Usage
+from cypd.projects.ports import Changes, Member, Project, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
 
 
@@ -49,14 +49,16 @@ class MemoryProjects:
         owner = Member(project.owner_id, Role.OWNER, project.created_at)
         self._state.members[project.id] = {owner.user_id: owner}
 
-    async def put_project(self, project: Project) -> None:
-        before = self._require(project.id)
+    async def change_project(self, project_id: str, changes: Changes) -> Project:
+        before = self._require(project_id)
+        project = changes.applied_to(before)
         if project.name != before.name:
             self._require_free(project.name)
             if self._things(before.name):
                 raise Refusal(Code.NOT_IN_THIS_STATE)
             self._forget_names(before.name)
-        self._state.projects[project.id] = project
+        self._state.projects[project_id] = project
+        return project
 
     async def delete_project(self, project_id: str, *, force: bool, limit: int) -> bool:
         project = self._require(project_id)

@@ -1,0 +1,91 @@
+"""Who belongs to a project, and as what."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cypd.access import Action, Principal
+from cypd.projects.access import ProjectAccess, require_scope
+from cypd.projects.ports import Directory, Member, ProjectStore, Role
+from cypd.refusals import Code, Refusal, invalid
+
+ROLES = [role.word for role in reversed(Role)]
+
+
+class NamedMember(NamedTuple):
+    """A member with their name."""
+
+    member: Member
+    username: str
+    """Empty for an account that is gone."""
+
+
+class Members:
+    """The rules of membership: owners decide, everybody may leave, one owner stays."""
+
+    def __init__(self, store: ProjectStore, access: ProjectAccess, directory: Directory) -> None:
+        self._store = store
+        self._access = access
+        self._directory = directory
+
+    def list(self, principal: Principal, project_id: str) -> Sequence[NamedMember]:
+        """Return the members by name, to members and administrators alone.
+
+        Whoever may pull from a public project need not know who makes it.
+        """
+        project = self._access.require(principal, Action.PULL, project_id)
+        if not principal.is_admin and self._access.role(principal, project) is None:
+            raise Refusal(Code.PERMISSION_MISSING)
+        found = [self._named(member) for member in self._store.members(project_id)]
+        return sorted(found, key=lambda it: (it.username, it.member.user_id))
+
+    async def add(
+        self,
+        principal: Principal,
+        project_id: str,
+        *,
+        role: str,
+        user_id: str | None = None,
+        username: str | None = None,
+    ) -> NamedMember:
+        """Add a user, told by id or by name.
+
+        Raises USER_NOT_FOUND, VALIDATION_FAILED with the field, NOT_IN_THIS_STATE for a member.
+        """
+        self._access.require(principal, Action.MEMBERS, project_id)
+        member = Member(self._user(user_id, username), parse_role(role), time.time())
+        await self._store.add_member(project_id, member)
+        return self._named(member)
+
+    async def set_role(
+        self, principal: Principal, project_id: str, user_id: str, role: str
+    ) -> NamedMember:
+        """Change a member's role; raise MEMBER_NOT_FOUND, NOT_IN_THIS_STATE for the last owner."""
+        self._access.require(principal, Action.MEMBERS, project_id)
+        return self._named(await self._store.set_role(project_id, user_id, parse_role(role)))
+
+    async def remove(self, principal: Principal, project_id: str, user_id: str) -> None:
+        """Remove a member, or leave; raises as ``set_role``."""
+        is_self = user_id == principal.user_id
+        self._access.require(principal, Action.PULL if is_self else Action.MEMBERS, project_id)
+        require_scope(principal, Action.MEMBERS)
+        await self._store.remove_member(project_id, user_id)
+
+    def _named(self, member: Member) -> NamedMember:
+        return NamedMember(member, self._directory.name_of(member.user_id) or "")
+
+    def _user(self, user_id: str | None, username: str | None) -> str:
+        if (user_id is None) == (username is None):
+            raise invalid("username", "either username or user_id", Code.MISSING_PARAMETER)
+        if username is not None:
+            user_id = self._directory.id_of(username)
+        if user_id is None or self._directory.name_of(user_id) is None:
+            raise Refusal(Code.USER_NOT_FOUND)
+        return user_id
+
+
+def parse_role(word: str) -> Role:
+    """Return the role of that name; raise VALIDATION_FAILED."""
+    if word not in ROLES:
+        raise invalid("role", f"one of {', '.join(ROLES)}")
+    return Role[word.upper()]
