@@ -72,6 +72,10 @@ class Auth(_Section, frozen=True):
     max_failures_per_address: Annotated[int, Meta(ge=1)] = 50
     failure_window: _Positive = 900.0
 
+    def __post_init__(self) -> None:
+        if self.admin_password and not 8 <= len(self.admin_password) <= 1024:
+            raise ValueError("admin_password: a password has 8 to 1024 characters")
+
 
 class Access(_Section, frozen=True):
     """What may be done without, and with, signing in."""

@@ -217,13 +217,12 @@ def _accounts(config: Config, root: Path, store: AccountStore) -> _Accounts:
     )
 
 
-async def _ensure_administrator(config: Config, root: Path, accounts: _Accounts) -> None:
 def _disk(root: Path) -> Disk:
     usage = shutil.disk_usage(root)
     return Disk(total=usage.total, free=usage.free)
 
 
-async def _ensure_administrator(config: Config, root: Path, users: AccountStore) -> None:
+async def _ensure_administrator(config: Config, root: Path, accounts: _Accounts) -> None:
     written = await ensure_administrator(
         accounts.store,
         accounts.users,

@@ -1,5 +1,6 @@
 """Who belongs to a project, and as what."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from cypd.projects.access import ProjectAccess, require_scope
 from cypd.projects.ports import Directory, Member, ProjectStore, Role
 from cypd.refusals import Code, Refusal, invalid
 
+_READ_STEP = 256
 ROLES = [role.word for role in reversed(Role)]
 
 
@@ -70,6 +72,24 @@ class Members:
         self._access.require(principal, Action.PULL if is_self else Action.MEMBERS, project_id)
         require_scope(principal, Action.MEMBERS)
         await self._store.remove_member(project_id, user_id)
+
+    async def withdraw(self, user_id: str) -> None:
+        """Take a user out of all projects; raise NOT_IN_THIS_STATE for the last owner of one.
+
+        Then nothing has changed, unless somebody left a project in this very moment.
+        """
+        own: list[str] = []
+        after = ""
+        while some := self._store.projects(after=after, limit=_READ_STEP):
+            own += [it.id for it in some if self._store.member(it.id, user_id)]
+            after = some[-1].name
+            await asyncio.sleep(0)
+        for project_id in own:
+            members = self._store.members(project_id)
+            if {user_id} == {it.user_id for it in members if it.role is Role.OWNER}:
+                raise Refusal(Code.NOT_IN_THIS_STATE)
+        for project_id in own:
+            await self._store.remove_member(project_id, user_id)
 
     def _named(self, member: Member) -> NamedMember:
         return NamedMember(member, self._directory.name_of(member.user_id) or "")
