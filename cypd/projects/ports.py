@@ -11,6 +11,7 @@ import msgspec
 
 UNLIMITED = -1
 """As a quota: none."""
+_BOUNDLESS = 1 << 62  # no disk has it, and sums up to it fit into 8 bytes
 
 
 class Role(IntEnum):
@@ -44,6 +45,11 @@ class Project(msgspec.Struct, frozen=True):
     description: str = ""
     is_public: bool = False
     """Everybody may pull."""
+
+    @property
+    def bound(self) -> int:
+        """The bytes that it may hold, also where its quota says that there is no bound."""
+        return _BOUNDLESS if self.storage_quota == UNLIMITED else self.storage_quota
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):

@@ -296,6 +296,17 @@ async def test_a_reservation_grows_and_shrinks(store: Store) -> None:
     assert gone.value.code is errors.Code.BLOB_UPLOAD_UNKNOWN
 
 
+async def test_what_nobody_has_fits_into_no_project(store: Store) -> None:
+    """Uploads of absurd lengths are refused before their sum is too large to be counted."""
+    most = 1 << 62
+    await store.registry.open_upload(
+        Upload("u", FOREIGN, "x", "sha256", 1.0, reserved=most), limit=9
+    )
+    again = store.registry.open_upload(Upload("v", FOREIGN, "x", "sha256", 1.0, most), limit=9)
+    assert (await over_quota(again))["left"] == 0
+    assert Usage(0, most, 0, 0) == store.projects.usage(OTHER.id)
+
+
 async def test_a_project_is_deleted_piece_by_piece(store: Store) -> None:
     """Each call takes at most so much; what others share stays theirs, and the name is free."""
     manifests = [parsed(image(note=str(number))) for number in range(3)]

@@ -14,7 +14,7 @@ import msgspec
 from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.keys import scan
 from cypd.oci.names import RepositoryName
-from cypd.projects.ports import UNLIMITED, Project, Totals, Usage
+from cypd.projects.ports import Project, Totals, Usage
 from cypd.registry.ports import no_project, over_quota
 
 _CHARGE = Struct(">QQ")  # the content's size, and how many rows of the project hold it
@@ -63,14 +63,14 @@ class Ledger:
 
     def has_room(self, txn: lmdb.Transaction, project: bytes, size: int, own: int = 0) -> bool:
         """Tell whether ``size`` bytes more fit, ``own`` of them reserved already."""
-        quota, usage = self._quota(txn, project), self.usage(txn, project)
-        fits = usage.used + usage.reserved - own + size <= quota
-        return fits or size == 0 or quota == UNLIMITED
+        usage = self.usage(txn, project)
+        left = self._bound(txn, project) - usage.used - usage.reserved + own
+        return size == 0 or size <= left
 
     def require_room(self, txn: lmdb.Transaction, project: bytes, size: int, own: int = 0) -> None:
         """Raise DENIED unless ``has_room``."""
         if not self.has_room(txn, project, size, own):
-            quota, usage = self._quota(txn, project), self.usage(txn, project)
+            quota, usage = self._bound(txn, project), self.usage(txn, project)
             left = max(0, quota - usage.used - usage.reserved + own)
             raise over_quota(quota, usage.used, size, left)
 
@@ -84,9 +84,9 @@ class Ledger:
         record = txn.get(b"totals", db=self._meta)
         return Totals(0, 0) if record is None else Totals(*_TOTALS.unpack(record))
 
-    def _quota(self, txn: lmdb.Transaction, project: bytes) -> int:
+    def _bound(self, txn: lmdb.Transaction, project: bytes) -> int:
         record = txn.get(project, db=self._projects) or b""
-        return _decode_project(record).storage_quota
+        return _decode_project(record).bound
 
     # --- writes ---------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from cypd.oci.digest import Digest
 from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
-from cypd.projects.ports import UNLIMITED, Member, Project, Totals, Usage
+from cypd.projects.ports import Member, Project, Totals, Usage
 from cypd.registry.ports import Upload, no_project, over_quota
 
 
@@ -77,9 +77,9 @@ class State:
     ) -> None:
         """Refuse what does not fit, unless it is a digest that is there already."""
         project = self.require_project(repository)
-        if size == 0 or project.storage_quota == UNLIMITED or digest in self.holdings(project):
+        if size == 0 or digest in self.holdings(project):
             return
         usage = self.usage(project)
-        left = project.storage_quota - usage.used - usage.reserved + own
+        left = project.bound - usage.used - usage.reserved + own
         if size > left:
-            raise over_quota(project.storage_quota, usage.used, size, max(0, left))
+            raise over_quota(project.bound, usage.used, size, max(0, left))
