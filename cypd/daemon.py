@@ -24,7 +24,11 @@ from cypd.accounts.sessions import Sessions
 from cypd.accounts.throttle import Throttle
 from cypd.accounts.users import Users
 from cypd.api.app import Api
+from cypd.api.auth import Auth
+from cypd.api.projects import ProjectHandlers
 from cypd.api.system import Collection, Disk, System
+from cypd.api.user import Own
+from cypd.api.users import Everybody
 from cypd.asgi import compose
 from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import PasswordPool, hash_password
@@ -33,6 +37,8 @@ from cypd.config import Config, ConfigError
 from cypd.doors.plain import Limits, PlainDoor, bind
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.projects.access import ProjectAccess
+from cypd.projects.members import Members
+from cypd.projects.projects import Projects
 from cypd.registry.blobs import Blobs
 from cypd.registry.catalog import Catalog
 from cypd.registry.janitor import Janitor
@@ -158,11 +164,22 @@ async def _registry(
             session_ttl=config.uploads.session_ttl,
             blob_grace=config.gc.blob_grace,
         )
+        projects = Projects(
+            metadata.projects,
+            access,
+            default_quota=config.projects.default_quota,
+            max_quota=config.projects.max_quota,
+        )
+        members = Members(metadata.projects, access, accounts.users)
+        collection = Collection(interval=config.gc.interval, blob_grace=config.gc.blob_grace)
         api = Api(
-            System(
-                lambda: _disk(root),
-                Collection(interval=config.gc.interval, blob_grace=config.gc.blob_grace),
-            ).routes(),
+            [
+                *System(lambda: _disk(root), collection).routes(),
+                *Auth(accounts.sessions, accounts.users).routes(),
+                *Own(accounts.users, accounts.personal_tokens, accounts.second_factor).routes(),
+                *Everybody(accounts.users, members).routes(),
+                *ProjectHandlers(projects, members).routes(),
+            ],
             accounts.authenticator,
             always_200=config.api.always_200,
             on_fatal=on_fatal,

@@ -65,6 +65,16 @@ class Users:
         await self._store.create_user(user)
         return user
 
+    def name_of(self, user_id: str) -> str | None:
+        """Return the name of a user."""
+        user = self._store.user(user_id)
+        return user.name if user else None
+
+    def id_of(self, name: str) -> str | None:
+        """Return the id of the user of that name, however it is spelt."""
+        user = self._store.user_by_name(canonical(name))
+        return user.id if user else None
+
     def get(self, user_id: str) -> User:
         """Return a user; raise USER_NOT_FOUND."""
         user = self._store.user(user_id)
