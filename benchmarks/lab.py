@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -79,8 +79,13 @@ class Lab:
     def compare(
         self, figure: Figure, names: Iterable[str], take: Callable[[str], Sample]
     ) -> Result:
-        """Take a sample of each server in every round, in alternating order."""
-        order = [name for name in names if name in self.servers]
+        """Take a sample of each server that takes part in every round, in alternating order."""
+        return self.alternate(figure, [name for name in names if name in self.servers], take)
+
+    def alternate(
+        self, figure: Figure, order: Sequence[str], take: Callable[[str], Sample]
+    ) -> Result:
+        """Take a sample of each of ``order`` in every round, in alternating order."""
         samples: dict[str, list[float]] = {name: [] for name in order}
         worst = 0.0
         for number in range(self.rounds):

@@ -56,6 +56,10 @@ class Server(ABC):
         """Return what the server is told by its environment."""
         return {}
 
+    def anonymous(self) -> Connection:
+        """Return a new connection without credentials."""
+        return Connection(self.port)
+
     @property
     def pid(self) -> int:
         """The process every other one of the server descends from."""

@@ -55,18 +55,19 @@ def _compare(
 ) -> Result:
     def take(name: str) -> Sample:
         with Window(servers[name].pid) as window:
-            requests = _wrk(servers[name].url + paths[name], lab.scale.seconds)
+            requests = answered(load(servers[name].url + paths[name], lab.scale.seconds))
         return Sample.per_cpu(requests, window)
 
     return lab.compare(figure, PEERS, take)
 
 
-def _wrk(url: str, seconds: int) -> int:
-    """Put a URL under load, return how many requests were answered."""
-    load = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s"]
-    command = ["wrk", *load, "-H", f"Accept: {MANIFEST}", url]
-    report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return answered(report)
+def load(url: str, seconds: int, *fields: str) -> str:
+    """Put a URL under load, each request with these header fields; return wrk's report."""
+    options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s"]
+    for field in (f"Accept: {MANIFEST}", *fields):
+        options += ["-H", field]
+    command = ["wrk", *options, url]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def answered(report: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
 from tests.clients.images import Layout
-from tests.daemon import PASSWORD
+from tests.daemon import PASSWORD, USER
 
 Environment = dict[str, str]
 
@@ -47,7 +47,7 @@ class Client(ABC):
         self.stack.close()
 
     @abstractmethod
-    def login(self, host: str, password: str = PASSWORD) -> None:
+    def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
         """Use these credentials from now on; a client may check them at once."""
 
     @abstractmethod

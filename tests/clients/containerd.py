@@ -52,8 +52,8 @@ class Containerd(Client):
         self._ctr = ("ctr", "--address", socket, "--namespace", "tests")
         return self
 
-    def login(self, host: str, password: str = PASSWORD) -> None:
-        self._access = ("--plain-http", "--user", f"{USER}:{password}")
+    def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
+        self._access = ("--plain-http", "--user", f"{user}:{password}")
 
     def load(self, layout: Layout, name: str) -> None:
         archive = layout.archive(self.directory / "image.tar", name)

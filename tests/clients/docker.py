@@ -40,8 +40,8 @@ class Docker(Client):
         self.stack.enter_context(service(command, self.environment, log, probe))
         return self
 
-    def login(self, host: str, password: str = PASSWORD) -> None:
-        self.run("docker", "login", "--username", USER, "--password-stdin", host, stdin=password)
+    def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
+        self.run("docker", "login", "--username", user, "--password-stdin", host, stdin=password)
 
     def load(self, layout: Layout, name: str) -> None:
         archive = layout.archive(self.directory / "image.tar", name)

@@ -41,8 +41,8 @@ class Podman(Client):
             "REGISTRY_AUTH_FILE": str(auth),
         }
 
-    def login(self, host: str, password: str = PASSWORD) -> None:
-        credentials = ("--username", USER, "--password-stdin")
+    def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
+        credentials = ("--username", user, "--password-stdin")
         self.run("podman", "login", "--tls-verify=false", *credentials, host, stdin=password)
 
     def load(self, layout: Layout, name: str) -> None:

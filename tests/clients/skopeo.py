@@ -22,8 +22,8 @@ class Skopeo(Client):
         self.pulled = directory / "pulled"
         self._loaded: dict[str, Path] = {}
 
-    def login(self, host: str, password: str = PASSWORD) -> None:
-        credentials = ("--username", USER, "--password-stdin")
+    def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
+        credentials = ("--username", user, "--password-stdin")
         self.run("skopeo", "login", "--tls-verify=false", *credentials, host, stdin=password)
 
     def load(self, layout: Layout, name: str) -> None:
