@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import msgspec
 
@@ -117,7 +118,12 @@ def _types(route: Route) -> Iterable[Any]:
     if route.body is not None:
         yield route.body
     if route.answer not in {None, Document}:
-        yield route.answer
+        yield from _alternatives(route.answer)
+
+
+def _alternatives(answer: Any) -> tuple[Any, ...]:
+    """Return the types of a union; msgspec describes each, and no union of two."""
+    return get_args(answer) if isinstance(answer, UnionType) else (answer,)
 
 
 def _operation(route: Route, path: str, schemas: dict[Any, Schema]) -> dict[str, Any]:
@@ -170,7 +176,10 @@ def _success(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
     description = HTTPStatus(route.status).phrase
     if route.answer is Document:
         return {"description": description, "content": {JSON: {"schema": {"type": "object"}}}}
-    data = {"type": "null"} if route.answer is None else schemas[route.answer]
+    data: Schema = {"type": "null"}
+    if route.answer is not None:
+        found = [schemas[it] for it in _alternatives(route.answer)]
+        data = found[0] if len(found) == 1 else {"anyOf": found}
     properties = {**_REFUSED["properties"], "code": {"const": SUCCESS}, "data": data}
     schema = {"type": "object", "properties": properties, "required": _REFUSED["required"]}
     return {"description": description, "content": {JSON: {"schema": schema}}}
