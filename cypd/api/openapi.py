@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import msgspec
 
@@ -116,8 +117,13 @@ def refusals(route: Route) -> list[Code]:
 def _types(route: Route) -> Iterable[Any]:
     if route.body is not None:
         yield route.body
-    if route.answer not in {None, Document}:
-        yield route.answer
+    if route.answer is not Document:
+        yield from _kinds(route.answer)
+
+
+def _kinds(answer: Any) -> tuple[Any, ...]:
+    """Return the types that a union is of: msgspec has no schema for one of several Structs."""
+    return get_args(answer) if isinstance(answer, UnionType) else (answer,)
 
 
 def _operation(route: Route, path: str, schemas: dict[Any, Schema]) -> dict[str, Any]:
@@ -170,7 +176,8 @@ def _success(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
     description = HTTPStatus(route.status).phrase
     if route.answer is Document:
         return {"description": description, "content": {JSON: {"schema": {"type": "object"}}}}
-    data = {"type": "null"} if route.answer is None else schemas[route.answer]
+    kinds = [schemas[it] for it in _kinds(route.answer)]
+    data = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     properties = {**_REFUSED["properties"], "code": {"const": SUCCESS}, "data": data}
     schema = {"type": "object", "properties": properties, "required": _REFUSED["required"]}
     return {"description": description, "content": {JSON: {"schema": schema}}}

@@ -15,7 +15,8 @@ for what it does not do::
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
@@ -126,3 +127,11 @@ class Route:
     """What the handler refuses, beside what every route does (credentials, input, 5xx)."""
     tag: str = "system"
     summary: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise TypeError where the handler's annotations say something else than the route."""
+        hints = get_type_hints(self.handler)
+        declared = {"body": self.body, "query": self.query, "return": self.answer or NoneType}
+        for name, shape in declared.items():
+            if hints.get(name) != shape:
+                raise TypeError(f"{self.method} {self.path}: {name} is {hints.get(name)}")
