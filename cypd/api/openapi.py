@@ -82,6 +82,11 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
         types, ref_template="#/components/schemas/{name}"
     )
     by_type = dict(zip(types, schemas, strict=True))
+    for route in routes:
+        if route.query is not None and "$ref" in by_type[route.query]:
+            # A query is not a document: it stands in the document as its parameters.
+            name = by_type[route.query]["$ref"].rpartition("/")[2]
+            by_type[route.query] = components.pop(name)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
@@ -117,6 +122,8 @@ def refusals(route: Route) -> list[Code]:
 def _types(route: Route) -> Iterable[Any]:
     if route.body is not None:
         yield route.body
+    if route.query is not None:
+        yield route.query
     if route.answer is not Document:
         yield from _kinds(route.answer)
 
@@ -134,7 +141,7 @@ def _operation(route: Route, path: str, schemas: dict[Any, Schema]) -> dict[str,
         "tags": [route.tag],
         "summary": route.summary,
         "security": [] if route.access and route.access.is_open else _SECURITY,
-        "parameters": [*_path_parameters(path), *_query_parameters(route)],
+        "parameters": [*_path_parameters(path), *_query_parameters(route, schemas)],
         "responses": _responses(route, schemas),
     }
     if route.body is not None:
@@ -149,11 +156,10 @@ def _path_parameters(path: str) -> Iterable[Schema]:
         yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _query_parameters(route: Route) -> Iterable[Schema]:
+def _query_parameters(route: Route, schemas: dict[Any, Schema]) -> Iterable[Schema]:
     if route.query is None:
         return
-    _, components = msgspec.json.schema_components([route.query])
-    shape = components[route.query.__name__]
+    shape = schemas[route.query]
     for name, schema in shape["properties"].items():
         required = name in shape.get("required", ())
         yield {"name": name, "in": "query", "required": required, "schema": schema}

@@ -15,10 +15,12 @@ for what it does not do::
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import NoneType
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from cypd.access import ANONYMOUS, Principal, Scope
 from cypd.refusals import Code, Refusal
@@ -26,6 +28,9 @@ from cypd.refusals import Code, Refusal
 PREFIX = "/api/v1"
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+Time = Annotated[datetime, Meta(tz=True)]
+"""A moment in an answer, aware of its zone: RFC 3339 in UTC."""
 
 _LACKS = {
     Scope.READ: Code.LACKS_READ,
