@@ -38,7 +38,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         "CYPD_SERVER_LISTEN": "0.0.0.0:5000, [::1]:5001",
         "CYPD_ACCESS_DELETE": "false",
         "CYPD_METADATA_MAP_SIZE": "10485760",
-        "CYPD_AUTH_ADMIN_PASSWORD": "12345",
+        "CYPD_AUTH_ADMIN_PASSWORD": "12345678",
         "CYPD_MANIFESTS_ALLOW_URLS": "",
         "PATH": "/bin",
     }
@@ -48,7 +48,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     assert (5.0, "debug", False) == (
         config.server.idle_timeout, config.log.level, config.access.delete,
     )  # fmt: skip
-    assert (10485760, "12345") == (config.metadata.map_size, config.auth.admin_password)
+    assert (10485760, "12345678") == (config.metadata.map_size, config.auth.admin_password)
     assert config.manifests.allow_urls == ()
 
 

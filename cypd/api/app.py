@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from blacksheep import Application, Request, Response, Router
 from blacksheep.exceptions import MessageAborted
+from blacksheep.server import routing
 
 from cypd.access import ANONYMOUS, Principal
 from cypd.api.decoding import parse_body, parse_query
 from cypd.api.docs import Docs
 from cypd.api.envelope import Envelope, prefers_english, trace_id
-from cypd.api.errors import translate
+from cypd.api.errors import RETRY_SECONDS, translate
 from cypd.api.routes import Access, Call, Route
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.oci.errors import OCIError
@@ -23,7 +25,6 @@ from cypd.registry.ports import BlobMissing, Fatal, Unavailable
 log = logging.getLogger(__name__)
 
 MAX_BODY = 1 << 20
-_RETRY_SECONDS = "5"
 _MAX_PATH = 4096
 _MAX_PARAMETER = 255
 # HEAD is answered wherever GET is (RFC 9110 9.3.2).
@@ -36,6 +37,21 @@ class Authenticator(Protocol):
     async def authenticate(self, authorization: str | None, *, address: str = "") -> Principal:
         """Return who sent this header, ``ANONYMOUS`` for None; raise for wrong credentials."""
         ...
+
+
+class _Exact(routing.Route):
+    """A route that is asked for as it is written.
+
+    BlackSheep's own ignores case and a slash at the end, which a proxy's rule for a path does not.
+    """
+
+    def __init__(self, path: str, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(path, handler)
+        self._exact = re.compile(self.rx.pattern.removesuffix(b"/?$"))
+
+    def match_by_path(self, path: bytes) -> routing.RouteMatch | None:
+        """Return the match, None for any other spelling."""
+        return super().match_by_path(path) if self._exact.fullmatch(path) else None
 
 
 class Api:
@@ -56,6 +72,7 @@ class Api:
         self._application = Application(router=Router())
         for route in self.routes:
             self._add(route)
+        # BlackSheep calls it for what no route matches.
         self._application.router.fallback = self._answer_unknown
 
     async def __aenter__(self) -> Self:
@@ -82,9 +99,9 @@ class Api:
         async def answer(request: Request) -> Response:
             return await self._guarded(request, lambda it: self._run(route, request, it))
 
-        self._application.router.add(route.method, route.path, answer)
-        if route.method == "GET":
-            self._application.router.add("HEAD", route.path, answer)
+        methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+        for method in methods:
+            self._application.router.add_route(method, _Exact(route.path, answer))
 
     async def _run(self, route: Route, request: Request, envelope: Envelope) -> Response:
         if route.access is None:
@@ -144,12 +161,12 @@ class Api:
     def _refusal(self, error: Exception, request: Request, trace: str) -> Refusal:
         if isinstance(error, Refusal):
             return error
-        if isinstance(error, OCIError) and error.status < 500:
+        if isinstance(error, OCIError) and error.status != 500:
             return translate(error)
         where = f"{request.method} {request.scope['path']!r} trace={trace}"
-        if isinstance(error, Unavailable | OCIError):
+        if isinstance(error, Unavailable):
             log.warning("%s: %s", where, error)
-            return Refusal(Code.METADATA_UNAVAILABLE, headers={"Retry-After": _RETRY_SECONDS})
+            return Refusal(Code.METADATA_UNAVAILABLE, headers={"Retry-After": RETRY_SECONDS})
         if isinstance(error, BlobMissing):
             log.error("%s: a blob is damaged or missing: %s", where, error)
         else:

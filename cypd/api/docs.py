@@ -1,5 +1,6 @@
 """The OpenAPI document, and the same for people: one page without scripts."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -62,7 +63,7 @@ def render(document: dict[str, Any]) -> str:
             f"<title>{escape(info['title'])} API</title>",
             '<link rel="stylesheet" href="/docs/style.css"></head><body>',
             f"<h1>{escape(info['title'])} API {escape(info['version'])}</h1>",
-            f"<p>{escape(info['description'].partition('| code')[0])}</p>",
+            f"<p>{_prose(info['description'].partition('| code')[0])}</p>",
             f'<p><a href="{PREFIX}/openapi.json">openapi.json</a></p>',
             *_operations(document["paths"]),
             "<h2>Shapes</h2>",
@@ -75,6 +76,10 @@ def render(document: dict[str, Any]) -> str:
             "</body></html>",
         ]
     )
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _operations(paths: dict[str, dict[str, Any]]) -> Iterable[str]:

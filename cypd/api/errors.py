@@ -3,6 +3,8 @@
 from cypd.oci import errors as oci
 from cypd.refusals import Code, FieldError, Refusal
 
+RETRY_SECONDS = "5"
+
 _BY_CODE = {oci.Code.BLOB_UNKNOWN: Code.BLOB_NOT_FOUND}
 _BY_STATUS = {
     400: Code.VALIDATION_FAILED,
@@ -32,4 +34,6 @@ def translate(error: oci.OCIError) -> Refusal:
     if code is Code.VALIDATION_FAILED:
         errors = [FieldError(_FIELDS.get(error.code, "request"), error.message)]
     headers = {name.decode(): value.decode() for name, value in error.headers.items()}
+    if code is Code.METADATA_UNAVAILABLE:
+        headers.setdefault("Retry-After", RETRY_SECONDS)
     return Refusal(code, errors=errors, headers=headers)

@@ -82,6 +82,11 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
         types, ref_template="#/components/schemas/{name}"
     )
     by_type = dict(zip(types, schemas, strict=True))
+    for route in routes:
+        if route.query is not None and "$ref" in by_type[route.query]:
+            # A query is not a document: it stands in the document as its parameters.
+            name = by_type[route.query]["$ref"].rpartition("/")[2]
+            by_type[route.query] = components.pop(name)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
@@ -117,12 +122,14 @@ def refusals(route: Route) -> list[Code]:
 def _types(route: Route) -> Iterable[Any]:
     if route.body is not None:
         yield route.body
-    if route.answer not in {None, Document}:
-        yield from _alternatives(route.answer)
+    if route.query is not None:
+        yield route.query
+    if route.answer is not Document:
+        yield from _kinds(route.answer)
 
 
-def _alternatives(answer: Any) -> tuple[Any, ...]:
-    """Return the types of a union; msgspec describes each, and no union of two."""
+def _kinds(answer: Any) -> tuple[Any, ...]:
+    """Return the types that a union is of: msgspec has no schema for one of several Structs."""
     return get_args(answer) if isinstance(answer, UnionType) else (answer,)
 
 
@@ -134,7 +141,7 @@ def _operation(route: Route, path: str, schemas: dict[Any, Schema]) -> dict[str,
         "tags": [route.tag],
         "summary": route.summary,
         "security": [] if route.access and route.access.is_open else _SECURITY,
-        "parameters": [*_path_parameters(path), *_query_parameters(route)],
+        "parameters": [*_path_parameters(path), *_query_parameters(route, schemas)],
         "responses": _responses(route, schemas),
     }
     if route.body is not None:
@@ -149,11 +156,10 @@ def _path_parameters(path: str) -> Iterable[Schema]:
         yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _query_parameters(route: Route) -> Iterable[Schema]:
+def _query_parameters(route: Route, schemas: dict[Any, Schema]) -> Iterable[Schema]:
     if route.query is None:
         return
-    _, components = msgspec.json.schema_components([route.query])
-    shape = components[route.query.__name__]
+    shape = schemas[route.query]
     for name, schema in shape["properties"].items():
         required = name in shape.get("required", ())
         yield {"name": name, "in": "query", "required": required, "schema": schema}
@@ -176,10 +182,8 @@ def _success(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
     description = HTTPStatus(route.status).phrase
     if route.answer is Document:
         return {"description": description, "content": {JSON: {"schema": {"type": "object"}}}}
-    data: Schema = {"type": "null"}
-    if route.answer is not None:
-        found = [schemas[it] for it in _alternatives(route.answer)]
-        data = found[0] if len(found) == 1 else {"anyOf": found}
+    kinds = [schemas[it] for it in _kinds(route.answer)]
+    data = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     properties = {**_REFUSED["properties"], "code": {"const": SUCCESS}, "data": data}
     schema = {"type": "object", "properties": properties, "required": _REFUSED["required"]}
     return {"description": description, "content": {JSON: {"schema": schema}}}

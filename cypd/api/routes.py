@@ -15,9 +15,12 @@ for what it does not do::
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from datetime import datetime
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from cypd.access import ANONYMOUS, Principal, Scope
 from cypd.refusals import Code, Refusal
@@ -25,6 +28,9 @@ from cypd.refusals import Code, Refusal
 PREFIX = "/api/v1"
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+Time = Annotated[datetime, Meta(tz=True)]
+"""A moment in an answer, aware of its zone: RFC 3339 in UTC."""
 
 _LACKS = {
     Scope.READ: Code.LACKS_READ,
@@ -126,3 +132,11 @@ class Route:
     """What the handler refuses, beside what every route does (credentials, input, 5xx)."""
     tag: str = "system"
     summary: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise TypeError where the handler's annotations say something else than the route."""
+        hints = get_type_hints(self.handler)
+        declared = {"body": self.body, "query": self.query, "return": self.answer or NoneType}
+        for name, shape in declared.items():
+            if hints.get(name) != shape:
+                raise TypeError(f"{self.method} {self.path}: {name} is {hints.get(name)}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import cypd
-from cypd.api.routes import OPEN, PREFIX, Answer, Call, Route, administrator
+from cypd.api.routes import OPEN, PREFIX, Answer, Call, Route, Time, administrator
 
 
 class Health(Answer, frozen=True):
@@ -35,7 +35,7 @@ class SystemInfo(Answer, frozen=True):
     version: str
     python: str
     workers: int
-    started_at: datetime
+    started_at: Time
     uptime: int
     """In seconds."""
     storage: Disk

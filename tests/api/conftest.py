@@ -88,6 +88,7 @@ class Things:
 
     def routes(self) -> list[Route]:
         things, thing = "/api/v1/things", "/api/v1/things/{id}"
+        tree = "/api/v1/trees/{path:id}/leaves/{leaf}"
         taken = (Code.PROJECT_EXISTS,)
         return [
             Route("GET", things, self.browse, OPEN, query=ThingsQuery, answer=ThingList),
@@ -97,8 +98,8 @@ class Things:
             ),
             Route("GET", thing, self.get, signed_in(Scope.READ), answer=dict[str, Any]),
             Route("DELETE", thing, self.delete, administrator()),
-            Route("GET", "/api/v1/trees/{path:id}/leaves/{leaf}", self.get, OPEN),
-            Route("GET", "/api/v1/forgotten", self.get),
+            Route("GET", tree, self.get, OPEN, answer=dict[str, Any]),
+            Route("GET", "/api/v1/forgotten", self.get, answer=dict[str, Any]),
         ]  # fmt: skip
 
 

@@ -121,6 +121,7 @@ async def test_handlers_and_the_authenticator_learn_the_address(direct_house: Ho
 @pytest.mark.parametrize(
     "url",
     ["/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v1/things/a/b", "/docs/x", "/api/v1/%ff%2f",
+     "/api/v1/Things", "/api/v1/things/", "/api/v1/health/", "/API/v1/health", "/api/v1//health",
      "/api/v1/" + "x" * 8000],
 )  # fmt: skip
 async def test_an_unknown_path_is_404_in_the_envelope(direct_house: House, url: str) -> None:
@@ -225,6 +226,7 @@ async def test_messages_are_in_the_language_preferred(
         (oci.OCIError(oci.Code.UNSUPPORTED), Code.NOT_IN_THIS_STATE),
         (oci.OCIError(oci.Code.TOOMANYREQUESTS), Code.TOO_MANY_REQUESTS),
         (oci.OCIError(oci.Code.UNAVAILABLE), Code.METADATA_UNAVAILABLE),
+        (oci.OCIError(oci.Code.UNKNOWN, "secret"), Code.INTERNAL),
         (Unavailable("the queue is full"), Code.METADATA_UNAVAILABLE),
         (BlobMissing("sha256:secret"), Code.INTERNAL),
         (RuntimeError("secret"), Code.INTERNAL),

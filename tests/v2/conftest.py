@@ -1,18 +1,21 @@
 """A registry to talk to: over the engines in memory, and over files and LMDB."""
 
 import base64
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cypd.access import ANONYMOUS, Action, Principal, Token
+from cypd.access import ANONYMOUS, Action, Grant, Principal, Token
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
 from cypd.projects.access import ProjectAccess
 from cypd.projects.ports import UNLIMITED, ProjectStore
+from cypd.refusals import Code as RefusalCode
+from cypd.refusals import Refusal
 from cypd.registry.blobs import Blobs
 from cypd.registry.catalog import Catalog
 from cypd.registry.manifests import Manifests
@@ -71,20 +74,62 @@ class Registry:
 
 
 class _Names:
-    """An authenticator that believes every name, so that tests can be several people."""
+    """An authenticator that believes every name, so that tests can be several people.
 
-    async def authenticate(self, authorization: str | None) -> Principal:
+    A token is what it says, readable; one with ``over`` in it is past its time.
+    """
+
+    async def authenticate(
+        self,
+        authorization: str | None,
+        *,
+        address: str = "",
+        password: bool = False,
+        registry: bool = False,
+        grace: float = 0.0,
+    ) -> Principal:
         if authorization is None:
             return ANONYMOUS
-        name = base64.b64decode(authorization.partition(" ")[2]).decode().partition(":")[0]
+        scheme, _, credentials = authorization.partition(" ")
+        text = base64.b64decode(credentials).decode()
+        if scheme == "Basic":
+            assert password
+            name = text.partition(":")[0]
+            return Principal(f"id of {name}", name, is_admin=name == "admin")
+        assert registry
+        token = json.loads(text)
+        if token["over"] and not grace:
+            raise Refusal(RefusalCode.TOKEN_EXPIRED)
+        grants = tuple(Grant(name, frozenset(actions)) for name, actions in token["grants"])
+        user_id = f"id of {token['name']}" if token["name"] else ""
+        return Principal(user_id, token["name"], grants=grants, is_expired=token["over"])
+
+    def issue_token(self, principal: Principal, grants: tuple[Grant, ...]) -> Token:
+        return Token(bearer(principal.name, dict(grants)).removeprefix("Bearer "), 900)
+
+    def issue_identity(self, principal: Principal) -> str:
+        return f"identity of {principal.name}"
+
+    def authenticate_identity(self, token: str) -> Principal:
+        name = token.removeprefix("identity of ")
+        if name == token:
+            raise Refusal(RefusalCode.TOKEN_INVALID)
         return Principal(f"id of {name}", name, is_admin=name == "admin")
 
-    def issue_token(self, principal: Principal) -> Token:
-        return Token(f"token of {principal.name}", 900)
+
+def bearer(name: str, grants: Mapping[str, Collection[str]], *, over: bool = False) -> str:
+    """Return an ``Authorization`` with a token of the token server."""
+    listed = [[repository, sorted(actions)] for repository, actions in grants.items()]
+    token = json.dumps({"name": name, "grants": listed, "over": over})
+    return f"Bearer {base64.b64encode(token.encode()).decode()}"
 
 
 def _allows(principal: Principal, action: Action, repository: str | None) -> bool:
     """The administrator may do all, others push to their own names and pull from ``library``."""
+    if principal.grants is not None and not any(
+        it.repository == repository and action.value in it.actions for it in principal.grants
+    ):
+        return False
     if principal.is_admin or not repository:
         return principal.is_admin
     if repository.startswith(f"{principal.name}/"):
@@ -138,6 +183,7 @@ def build(
         admit=access.admit,
         external_url=external_url,
         delete_enabled=delete_enabled,
+        session_ttl=3600.0,
         on_fatal=fatal.append,
     )
     admin, other, anonymous = (Client(application, user, "x") for user in ("admin", "other", ""))

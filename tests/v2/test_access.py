@@ -19,6 +19,7 @@ TABLE = [
     ("GET", "", 401, 200, 200),
     ("HEAD", "", 401, 200, 200),
     ("GET", "auth", 200, 200, 200),
+    ("POST", "auth", 400, 400, 400),
     ("GET", "_catalog", 401, 403, 200),
     ("GET", "private/app/tags/list", 401, 404, 200),
     ("GET", "private/app/manifests/latest", 401, 404, 200),
@@ -26,14 +27,14 @@ TABLE = [
     ("GET", f"private/app/blobs/{BLOB}", 401, 404, 200),
     ("HEAD", f"private/app/blobs/{BLOB}", 401, 404, 200),
     ("GET", f"private/app/referrers/{DIGEST}", 401, 404, 200),
-    ("PUT", "private/app/manifests/new", 401, 403, 400),
-    ("POST", "private/app/blobs/uploads/", 401, 403, 202),
-    ("GET", "private/app/blobs/uploads/x", 401, 403, 404),
-    ("PATCH", "private/app/blobs/uploads/x", 401, 403, 404),
-    ("PUT", "private/app/blobs/uploads/x", 401, 403, 404),
-    ("DELETE", "private/app/blobs/uploads/x", 401, 403, 404),
-    ("DELETE", "private/app/manifests/nothing", 401, 403, 404),
-    ("DELETE", f"private/app/blobs/{Digest.of(b'nothing')}", 401, 403, 404),
+    ("PUT", "private/app/manifests/new", 401, 404, 400),
+    ("POST", "private/app/blobs/uploads/", 401, 404, 202),
+    ("GET", "private/app/blobs/uploads/x", 401, 404, 404),
+    ("PATCH", "private/app/blobs/uploads/x", 401, 404, 404),
+    ("PUT", "private/app/blobs/uploads/x", 401, 404, 404),
+    ("DELETE", "private/app/blobs/uploads/x", 401, 404, 404),
+    ("DELETE", "private/app/manifests/nothing", 401, 404, 404),
+    ("DELETE", f"private/app/blobs/{Digest.of(b'nothing')}", 401, 404, 404),
 ]
 
 
@@ -96,17 +97,6 @@ async def test_a_query_of_bad_bytes_is_refused(registry: Registry) -> None:
     for query in ("?digest=%ff%fe", "?mount=%80"):
         got = await registry.admin.request("POST", f"/v2/library/app/blobs/uploads/{query}")
         assert got.status == 400
-
-
-async def test_a_token_is_for_who_asks(registry: Registry) -> None:
-    """With a password for that user, without one for nobody; never to be stored on the way."""
-    for client, name in ((registry.anonymous, ""), (registry.other, "other")):
-        got = await client.request("GET", "/v2/auth?service=cypd&scope=repository:a:pull")
-        document = got.json()
-
-        assert (got.status, got.headers["cache-control"]) == (200, "no-store")
-        assert document["token"] == document["access_token"] == f"token of {name}"
-        assert (document["expires_in"], document["issued_at"][-1]) == (900, "Z")
 
 
 @pytest.mark.parametrize(
