@@ -157,6 +157,7 @@ class Cypd(Registry):
             "CYPD_STORAGE_ROOT": str(self.directory / "state"),
             "CYPD_AUTH_ADMIN_PASSWORD": self._password,
             "CYPD_ACCESS_ANONYMOUS": "pull",
+            "CYPD_PROJECTS_DEFAULT_QUOTA": "-1",
         }
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import uvloop
 
 import cypd
+from cypd.commands import projects
 from cypd.config import Config, ConfigError, load
 from cypd.daemon import EXIT_FATAL, require_root, serve
-from cypd.registry.ports import Fatal
+from cypd.refusals import Refusal
+from cypd.registry.ports import Fatal, Unavailable
 
 EXIT_CONFIG = 78  # sysexits.h EX_CONFIG; systemd's RestartPreventExitStatus knows it
 
@@ -22,13 +24,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         config = load(options.config, os.environ)
-        status: int = options.run(config)
+        status: int = options.command(config, options)
     except ConfigError as error:
         print(f"cypd: {error}", file=sys.stderr)
         return EXIT_CONFIG
     except Fatal as error:
         print(f"cypd: {error}", file=sys.stderr)
         return EXIT_FATAL
+    except (Refusal, Unavailable) as error:
+        print(f"cypd: {error}", file=sys.stderr)
+        return 1
     return status
 
 
@@ -44,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("serve", help="run the registry", description="Run the registry.")
     _add_config(run)
-    run.set_defaults(run=_serve)
+    run.set_defaults(command=_serve)
 
     configuration = commands.add_parser("config", help="look at the configuration")
     checks = configuration.add_subparsers(required=True, metavar="COMMAND")
@@ -54,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Tell whether the configuration can be used: 0 if so, else 78 and the reason.",
     )
     _add_config(check)
-    check.set_defaults(run=_check)
+    check.set_defaults(command=_check)
+
+    projects.add(commands, _add_config)
     return parser
 
 
@@ -64,7 +71,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _serve(config: Config) -> int:
+def _serve(config: Config, _: argparse.Namespace) -> int:
     logging.basicConfig(
         level=config.log.level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -74,7 +81,7 @@ def _serve(config: Config) -> int:
         return runner.run(serve(config))
 
 
-def _check(config: Config) -> int:
+def _check(config: Config, _: argparse.Namespace) -> int:
     root = require_root(config)
     print(
         f"The configuration is good. Listens on {', '.join(config.server.listen)}, data in {root}"

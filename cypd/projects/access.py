@@ -70,13 +70,13 @@ class ProjectAccess:
         if repository is None:
             is_somebody = bool(principal.user_id)
             return action is Action.CATALOG and (is_somebody or self._anonymous != "none")
+        if principal.projects is None and (principal.is_admin or self._is_open(action)):
+            return True
         standing = self._store.standing(repository.project, principal.user_id)
         if standing is not None:
             return self._permits(principal, action, standing.project, standing.role)
-        if principal.projects is not None:
-            return False
-        may_create = action is Action.PUSH and self._auto_create and bool(principal.user_id)
-        return may_create or principal.is_admin or self._is_open(action)
+        is_new = action is Action.PUSH and self._auto_create and principal.projects is None
+        return is_new and bool(principal.user_id)
 
     def allows_in(self, principal: Principal, action: Action, project: Project) -> bool:
         """Tell whether a principal may do this in a project as a whole."""

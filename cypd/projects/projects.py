@@ -13,7 +13,8 @@ from cypd.projects.ports import UNLIMITED, Changes, Project, ProjectStore, Role,
 from cypd.refusals import Code, Refusal, invalid
 
 MAX_DESCRIPTION = 1000
-_MAX_BYTES = 1 << 60  # no disk has it, and sums of it fit everywhere
+MAX_QUOTA = 1 << 60
+"""In bytes: no disk has it, and a few of them add up in 8 bytes."""
 _READ_STEP = 256
 _DELETE_STEP = 256
 
@@ -185,8 +186,8 @@ class Projects:
 
     def _require_quota(self, principal: Principal, quota: int) -> None:
         if principal.is_admin and principal.scope >= Scope.ADMIN:
-            if not UNLIMITED <= quota <= _MAX_BYTES:
-                raise invalid("storage_quota", f"bytes, at most {_MAX_BYTES}; -1: no bound")
+            if not UNLIMITED <= quota <= MAX_QUOTA:
+                raise invalid("storage_quota", f"bytes, at most {MAX_QUOTA}; -1: no bound")
         elif quota == UNLIMITED:
             raise Refusal(Code.PERMISSION_MISSING)
         elif not 0 <= quota <= self._max_quota:

@@ -78,17 +78,23 @@ class Pusher:
         size = len(session.content)
         step = max(1, size // self._random.randint(1, 4))
         while size - session.sent > step:
-            self._patch(session, session.content[session.sent : session.sent + step])
+            if not self._patch(session, session.content[session.sent : session.sent + step]):
+                self._drop(session)
+                return
         self._commit(session, session.content[session.sent :])
 
-    def _patch(self, session: Session, chunk: bytes) -> None:
+    def _patch(self, session: Session, chunk: bytes) -> bool:
         start, session.sent = session.sent, session.sent + len(chunk)
         headers = {}
         if self._random.random() < 0.5:
             headers["Content-Range"] = f"{start}-{session.sent - 1}"
         response = self._client.send("PATCH", session.location, chunk, headers)
+        if _is_over_quota(response):
+            session.sent = start
+            return False
         _require(response, 202)
         session.acknowledged = session.sent
+        return True
 
     def _open(self) -> Session:
         content, digest = self._content()
@@ -99,13 +105,28 @@ class Pusher:
 
     def _commit(self, session: Session, rest: bytes) -> None:
         session.sent = len(session.content)
-        self._link(session.digest, "PUT", f"{session.location}?digest={session.digest}", rest)
+        path = f"{session.location}?digest={session.digest}"
+        if self._link(session.digest, "PUT", path, rest):
+            self._shelf.sessions.remove(session)
+        else:
+            self._drop(session)
+
+    def _drop(self, session: Session) -> None:
+        session.is_dropped = True
+        _require(self._client.send("DELETE", session.location), 204)
         self._shelf.sessions.remove(session)
 
-    def _link(self, digest: str, method: str, path: str, body: bytes) -> None:
+    def _link(self, digest: str, method: str, path: str, body: bytes) -> bool:
         self._shelf.intend(Change("link", digest))
-        _require(self._client.send(method, path, body), 201)
-        self._shelf.settle(done=True)
+        return self._settle(self._client.send(method, path, body))
+
+    def _settle(self, response: Response) -> bool:
+        """Note whether it was done, or there was no room for it."""
+        is_done = not _is_over_quota(response)
+        if is_done:
+            _require(response, 201)
+        self._shelf.settle(done=is_done)
+        return is_done
 
     def _mount(self) -> None:
         source = self._random.choice(self._neighbours)
@@ -117,10 +138,11 @@ class Pusher:
         self._shelf.intend(Change("link", digest))
         query = f"mount={digest}&from={source.repository}"
         response = self._client.send("POST", self._path(f"blobs/uploads/?{query}"), b"")
-        _require(response, 201, 202)  # 202: deleted meanwhile, push it yourself
-        self._shelf.settle(done=response.status == 201)
-        if response.status == 202:
+        if response.status == 202:  # deleted meanwhile, push it yourself
+            self._shelf.settle(done=False)
             _require(self._client.send("DELETE", response.headers["Location"]), 204)
+        else:
+            self._settle(response)
 
     def _unlink(self) -> None:
         if self._shelf.holdings.blobs:
@@ -160,8 +182,7 @@ class Pusher:
         self._shelf.intend(Change("put", digest, tag))
         media_type = {"Content-Type": str(document["mediaType"])}
         path = self._path(f"manifests/{tag or digest}")
-        _require(self._client.send("PUT", path, content, media_type), 201)
-        self._shelf.settle(done=True)
+        self._settle(self._client.send("PUT", path, content, media_type))
 
     def _untag(self) -> None:
         if self._shelf.holdings.tags:
@@ -196,6 +217,10 @@ class Pusher:
 
     def _path(self, rest: str) -> str:
         return f"/v2/{self._shelf.repository}/{rest}"
+
+
+def _is_over_quota(response: Response) -> bool:
+    return response.status == 403 and b'"left":' in response.body
 
 
 def _require(response: Response, *statuses: int) -> None:

@@ -78,6 +78,8 @@ class Session:
     content: bytes
     acknowledged: int = 0
     sent: int = 0
+    is_dropped: bool = False
+    """There was no room for it: its client has cancelled it, or was about to."""
 
 
 class Log:

@@ -25,6 +25,7 @@ _LANES = 2  # daemons at a time: one of them starts while the other is pushed to
 _ROUNDS_PER_STATE = 10
 _PUSHERS = 4
 _LONGEST = 0.25  # seconds until a kill
+_TIGHT = 4_000_000  # bytes: one large blob, and a few others
 
 
 @pytest.mark.timeout(60 + 3 * ROUNDS)
@@ -47,7 +48,9 @@ def _crash_one_state(directory: Path, rounds: int, seed: int) -> None:
     shelves = [Shelf(f"crash/{number}", log) for number in range(_PUSHERS)]
     # Beside half of the pushes the janitor removes what was deleted a moment ago.
     sweeps = {"CYPD_GC_INTERVAL": "0.2", "CYPD_GC_BLOB_GRACE": "0.1"}
-    daemon = Daemon(directory, sweeps if random.random() < 0.5 else {})
+    tight = {"CYPD_PROJECTS_DEFAULT_QUOTA": str(_TIGHT)}
+    settings = random.choice([{}, sweeps]) | random.choice([{}, tight])
+    daemon = Daemon(directory, settings)
     with daemon:
         del daemon.environment["CYPD_AUTH_ADMIN_PASSWORD"]  # it holds; to set it anew costs a hash
         for _ in range(rounds):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cypd.access import ANONYMOUS, Action, Grant, Principal, Token
+from cypd.access import ANONYMOUS, Action, Grant, Policy, Principal, Token
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
@@ -166,6 +166,7 @@ def build(
     external_url: str = "",
     max_sessions_per_user: int = 10,
     default_quota: int = UNLIMITED,
+    allows: Policy = _allows,
 ) -> Registry:
     """Return a registry over engines, where pushes create projects."""
     fatal: list[Fatal] = []
@@ -174,12 +175,12 @@ def build(
         metadata.projects, anonymous="none", auto_create=True, default_quota=default_quota
     )
     application = V2(
-        Blobs(store, storage, _allows),
+        Blobs(store, storage, allows),
         Uploads(store, storage, max_sessions_per_user=max_sessions_per_user),
         Manifests(store, storage, allow_sparse=allow_sparse, allow_urls=allow_urls),
-        Catalog(store, _allows),
+        Catalog(store, allows),
         authenticator=_Names(),
-        allows=_allows,
+        allows=allows,
         admit=access.admit,
         external_url=external_url,
         delete_enabled=delete_enabled,

@@ -65,12 +65,22 @@ async def test_a_push_that_does_not_fit_is_refused_unread(registry: Registry, si
         "PUT", f"{location}?digest={Digest.of(content)}", [content], length(size)
     )
 
-    for response in (whole, chunk, last):
+    window = {"Content-Range": f"0-{size - 1}"}
+    ranged = await registry.admin.request("PATCH", location, [content], window)
+    for response in (whole, chunk, last, ranged):
         expected = {"quota": QUOTA, "used": QUOTA - size + 1, "requested": size, "left": size - 1}
         assert refused(response) == expected
         assert response.pieces_read == 0
     assert usage(registry) == before
     assert (await registry.admin.request("GET", location)).headers["range"] == "0-0"
+
+
+async def test_a_window_of_any_size_is_refused(registry: Registry) -> None:
+    """Also one that no integer of a machine holds is 403, and not our fault."""
+    location = await session(registry)
+    window = {"Content-Range": f"0-{10**19 - 1}"}
+
+    assert refused(await registry.admin.request("PATCH", location, [b"x"], window))["used"] == 0
 
 
 @pytest.mark.parametrize("size", [10, UNRESERVED_BYTES, 3 * MIB])

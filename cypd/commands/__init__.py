@@ -1,0 +1,24 @@
+"""Commands that look after a registry, beside the running daemon or without it.
+
+Each opens the metadata as a process of its own: the daemon sees every change at its next read.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from cypd.config import Config, ConfigError
+from cypd.daemon import require_root
+from cypd.metadata.lmdb import LmdbMetadata
+
+
+@contextlib.contextmanager
+def opened(config: Config) -> Iterator[LmdbMetadata]:
+    """Open the metadata of the registry that the configuration names; raise ConfigError."""
+    folder = require_root(config) / "metadata"
+    if not (folder / "data.mdb").exists():
+        raise ConfigError(f"storage.root: there is no registry in {folder.parent}")
+    metadata = LmdbMetadata(folder, config.metadata.map_size)
+    try:
+        yield metadata
+    finally:
+        metadata.close()
