@@ -75,8 +75,18 @@ class ProjectAccess:
         standing = self._store.standing(repository.project, principal.user_id)
         if standing is not None:
             return self._permits(principal, action, standing.project, standing.role)
-        is_new = action is Action.PUSH and self._auto_create and principal.projects is None
-        return is_new and bool(principal.user_id)
+        return self._may_begin(principal, action)
+
+    def _may_begin(self, principal: Principal, action: Action) -> bool:
+        """Tell whether a principal may do this in a project that their push would create.
+
+        A client asks what is there before it pushes, and with a token for the push it gets to hear
+        that nothing is. Without one nothing is told: a private project would answer the same.
+        """
+        if not principal.user_id or not self._auto_create or principal.projects is not None:
+            return False
+        is_asking = action is Action.PULL and principal.grants is not None
+        return action is Action.PUSH or (is_asking and principal.scope >= _SCOPES[Action.PUSH])
 
     def allows_in(self, principal: Principal, action: Action, project: Project) -> bool:
         """Tell whether a principal may do this in a project as a whole."""

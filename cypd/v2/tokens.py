@@ -98,12 +98,11 @@ class TokenHandlers:
             repository = RepositoryName.parse(name)
         except OCIError:
             return ()
-        asked = _ACTIONS if actions == "*" else actions.split(",")
-        return [
-            it
-            for it in asked
-            if it in _ACTIONS and self._allows(principal, _ACTIONS[it], repository)
-        ]
+        asked = set(_ACTIONS) & set(_ACTIONS if actions == "*" else actions.split(","))
+        allowed = {it for it in asked if self._allows(principal, _ACTIONS[it], repository)}
+        # Every role that may push may pull. Of a repository whose project the push is to create
+        # nobody may, and yet clients ask what is there already.
+        return asked & {*allowed, "pull"} if "push" in allowed else allowed
 
 
 async def _form(call: Call) -> dict[str, list[str]]:
