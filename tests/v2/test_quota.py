@@ -195,6 +195,14 @@ async def test_a_reservation_is_as_long_as_its_upload(registry: Registry) -> Non
     assert usage(registry) == Usage(0, 0, 0, 0)
 
 
+async def test_a_stream_gives_back_what_it_did_not_need(registry: Registry) -> None:
+    """It reserves ahead of its bytes while they come, and has just theirs when they have come."""
+    location = await session(registry)
+    pieces = [b"p" * MIB] * 2
+    assert (await registry.admin.request("PATCH", location, pieces)).status == 202
+    assert usage(registry).reserved == 2 * MIB
+
+
 async def test_others_find_reserved_room_taken(registry: Registry) -> None:
     """Two uploads that fit each by itself do not fit together; the first keeps its room."""
     first = await session(registry)
