@@ -63,7 +63,8 @@ class Passwords:
                 await self._throttle.count(account, address)
                 raise Refusal(Code.WRONG_PASSWORD)
             self._remember(proof, expected)
-            await self._throttle.clear(account)
+            if not user.has_second_factor:  # else it clears: half a proof buys no more guesses
+                await self._throttle.clear(account)
         if user is None:
             raise Refusal(Code.WRONG_PASSWORD)
         if not user.is_active:

@@ -50,6 +50,8 @@ class PersonalTokens:
         """
         if unknown := [scope for scope in scopes if scope not in SCOPES]:
             raise invalid("scopes", f"no scope: {unknown[0]!r}", Code.UNKNOWN_SCOPE)
+        if not scopes:
+            raise invalid("scopes", "at least one")
         text = PREFIX + secrets.token_hex(32)
         now = time.time()
         token = PersonalToken(

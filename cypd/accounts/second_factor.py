@@ -111,6 +111,8 @@ def without_second_factor(user: User) -> User:
 
 def _consuming(code: str) -> Callable[[User], User]:
     def change(user: User) -> User:
+        if not user.has_second_factor:  # any longer: removed since the caller looked
+            raise Refusal(Code.NOT_IN_THIS_STATE)
         step = _matching_step(user.totp_secret, code, after=user.totp_step)
         if step is not None:
             return replace(user, totp_step=step)

@@ -17,7 +17,8 @@ from cypd.auth.tokens import Claims, Tokens, TokenType, is_over
 from cypd.refusals import Code, Refusal
 
 _PAT = re.compile(r"pat_v1_[0-9a-f]{64}", re.ASCII)
-_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+# Base64 of {", as each starts: a password may well be three words with dots between them.
+_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _MAX_NAME = 255
 _SCOPES = {scope.name.lower(): scope for scope in Scope}
 

@@ -1,154 +1,284 @@
-"""Bearer tokens: ours, in their time, for their purpose, or nothing."""
+"""Signed tokens: ours, in their time, for their purpose, or nothing."""
 
 import base64
 import hmac
 import json
-import time
+from collections.abc import Iterator
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cypd.access import ANONYMOUS, Principal
+from cypd.access import Grant
 from cypd.accounts.ports import User
-from cypd.auth.tokens import LIFETIME_SECONDS, Tokens
-from cypd.metadata.memory.accounts import MemoryAccounts
-from cypd.oci.errors import Code, OCIError
+from cypd.auth.tokens import Claims, Tokens, TokenType
+from cypd.refusals import Code, Refusal
+from tests.accounts.house import KEY, LIFETIMES, Clock
 
-KEY = "k" * 64
-ADMIN = Principal("admin", "admin", is_admin=True)
-
-
-async def tokens() -> tuple[Tokens, MemoryAccounts]:
-    """Return a token maker over a store with an administrator."""
-    store = MemoryAccounts()
-    await store.put_user(User("admin", "hash", is_admin=True))
-    return Tokens(store, KEY), store
+USER = User(id="6ba7b810-0000-4000-8000-000000000000", name="ada", password_hash="h")
+GRANTS = (Grant("library/app", frozenset({"pull", "push"})), Grant("*", frozenset({"*"})))
 
 
-def refused(maker: Tokens, token: str) -> None:
-    """Assert that a token is refused."""
-    with pytest.raises(OCIError) as refusal:
-        maker.verify(token)
-    assert refusal.value.code is Code.UNAUTHORIZED
+@pytest.fixture
+def tokens(clock: Clock) -> Tokens:
+    """One registry's, at a time that stands."""
+    return Tokens(KEY, LIFETIMES)
 
 
-async def test_a_token_names_whom_it_was_given_to() -> None:
-    """A user is themself again, nobody stays nobody."""
-    maker, _ = await tokens()
-
-    assert ADMIN == maker.verify(maker.issue(ADMIN))
-    assert ANONYMOUS == maker.verify(maker.issue(ANONYMOUS))
-
-
-async def test_a_token_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its lifetime and a minute's leeway, or before its time, it is refused."""
-    maker, _ = await tokens()
-    now = time.time()
-    for offset in (-LIFETIME_SECONDS - 90, 90):
-        monkeypatch.setattr(time, "time", lambda offset=offset: now + offset)
-        token = maker.issue(ADMIN)
-        monkeypatch.undo()
-        refused(maker, token)
+def text(tokens: Tokens, kind: TokenType) -> str:
+    """Return a token of a kind."""
+    return {
+        TokenType.ACCESS: lambda: tokens.issue_access(USER, "s").text,
+        TokenType.REFRESH: lambda: tokens.issue_refresh(USER, "s").text,
+        TokenType.MFA: lambda: tokens.issue_mfa(USER).text,
+        TokenType.REGISTRY: lambda: tokens.issue_registry(USER, GRANTS, "sid:s").text,
+        TokenType.IDENTITY: lambda: tokens.issue_identity(USER, "sid:s").text,
+    }[kind]()
 
 
-async def test_a_token_stops_with_its_password() -> None:
-    """A changed password ends it at once, and so does the end of the user."""
-    maker, store = await tokens()
-    token = maker.issue(ADMIN)
-    await store.put_user(User("admin", "other hash", is_admin=True))
-    refused(maker, token)
-    refused(maker, maker.issue(Principal(name="nobody")))
+def refusal_of(tokens: Tokens, token: str, *kinds: TokenType, grace: float = 0.0) -> Code:
+    """Return the code that a token is refused with; nothing else may be raised."""
+    with pytest.raises(Refusal) as refusal:
+        tokens.verify(token, *(kinds or TokenType), grace=grace)
+    assert 401 == refusal.value.code.status
+    assert not refusal.value.errors  # and it is not told why
+    return refusal.value.code
 
 
-async def test_rights_are_those_of_the_moment() -> None:
-    """A token of an administrator who is none any more is an ordinary user's."""
-    maker, store = await tokens()
-    token = maker.issue(ADMIN)
-    await store.put_user(User("admin", "hash", is_admin=False))
-
-    assert not maker.verify(token).is_admin
+# --- what is good -------------------------------------------------------------------------------
 
 
-def claims(**changes: Any) -> dict[str, Any]:
-    """Return the claims of a good token, changed; ``None`` leaves one out."""
-    now = int(time.time())
-    good = {
-        "iss": "cypd", "aud": "cypd", "sub": "admin", "iat": now, "nbf": now, "exp": now + 900,
-        "jti": "1", "credential": "", **changes,
+@pytest.mark.parametrize("kind", TokenType)
+def test_a_token_says_whose_it_is(tokens: Tokens, kind: TokenType) -> None:
+    """Each kind names its user and itself, and another registry's key does not verify it."""
+    token = text(tokens, kind)
+    for _ in range(2):  # decoded, and remembered
+        claims = tokens.verify(token, kind)
+        assert (USER.id, "ada", kind) == (claims.user_id, claims.username, claims.token_type)
+        assert USER.id == claims.sub
+    assert claims == Tokens(KEY, LIFETIMES).verify(token, kind)  # of another process
+    assert Code.TOKEN_INVALID is refusal_of(Tokens("o" * 64, LIFETIMES), token)
+
+
+@pytest.mark.parametrize("kind", TokenType)
+def test_no_kind_is_taken_for_another(tokens: Tokens, kind: TokenType) -> None:
+    """Also once it was verified as what it is."""
+    token = text(tokens, kind)
+    tokens.verify(token, kind)
+    for other in set(TokenType) - {kind}:
+        assert Code.TOKEN_INVALID is refusal_of(tokens, token, other)
+    assert Code.TOKEN_INVALID is refusal_of(tokens, token, *(set(TokenType) - {kind}))
+
+
+def test_a_session_is_named_by_its_tokens(tokens: Tokens) -> None:
+    """The refresh token's claims are those of its session, and of no other kind of token."""
+    issued = tokens.issue_refresh(USER, "s")
+    assert (USER.id, "s", issued.id) == tokens.refresh_claims(issued.text)
+    assert USER.id == tokens.mfa_user(tokens.issue_mfa(USER).text)
+    for kind in set(TokenType) - {TokenType.REFRESH}:
+        with pytest.raises(Refusal) as refusal:
+            tokens.refresh_claims(text(tokens, kind))
+        assert Code.REFRESH_TOKEN_INVALID is refusal.value.code
+
+
+def test_a_registry_token_carries_its_grants(tokens: Tokens) -> None:
+    """What it was issued for and by what, for a user and for nobody."""
+    token = tokens.issue_registry(USER, GRANTS, "pat:00")
+    claims = tokens.verify(token.text, TokenType.REGISTRY)
+    assert LIFETIMES.registry == token.lifetime
+    assert ("pat:00", GRANTS) == (claims.credential, claims.grants())
+    nobody = tokens.verify(tokens.issue_registry(None, (), "").text, TokenType.REGISTRY)
+
+    assert ("", "", ()) == (nobody.user_id, nobody.credential, nobody.grants())
+
+
+@pytest.mark.parametrize("kind", TokenType)
+def test_a_token_ends(tokens: Tokens, clock: Clock, kind: TokenType) -> None:
+    """A minute's leeway after its lifetime, also if it was verified before."""
+    lifetime = {
+        TokenType.ACCESS: LIFETIMES.access,
+        TokenType.REGISTRY: LIFETIMES.registry,
+        TokenType.MFA: 300,
+    }.get(kind, LIFETIMES.refresh)
+    token = text(tokens, kind)
+    clock.now += lifetime + 60
+    assert tokens.verify(token, kind)
+    clock.now += 1
+    assert Code.TOKEN_EXPIRED is refusal_of(tokens, token, kind)
+
+
+def test_a_token_of_the_future_is_none(tokens: Tokens, clock: Clock) -> None:
+    """A minute's leeway for clocks that differ, and no more."""
+    token = text(tokens, TokenType.ACCESS)
+    clock.now -= 60
+    assert tokens.verify(token, TokenType.ACCESS)
+    clock.now -= 1
+    assert Code.TOKEN_INVALID is refusal_of(tokens, token)
+
+
+def test_grace_is_as_long_as_asked_for(tokens: Tokens, clock: Clock) -> None:
+    """And changes nothing for whoever asks for none, or for another kind."""
+    token = text(tokens, TokenType.REGISTRY)
+    clock.now += LIFETIMES.registry + 60 + 600
+    assert tokens.verify(token, TokenType.REGISTRY, grace=600)
+    assert Code.TOKEN_EXPIRED is refusal_of(tokens, token, TokenType.REGISTRY, grace=599)
+    assert Code.TOKEN_EXPIRED is refusal_of(tokens, token, TokenType.REGISTRY)
+    assert Code.TOKEN_INVALID is refusal_of(tokens, token, TokenType.ACCESS, grace=600)
+
+
+# --- what is not --------------------------------------------------------------------------------
+
+
+def encoded(value: Any) -> str:
+    """Return JSON, or bytes as they are, in base64url."""
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def signed(header: Any, payload: Any, key: str = KEY, digest: str = "sha256") -> str:
+    """Return a token by hand: no library refuses to make it."""
+    message = f"{encoded(header)}.{encoded(payload)}"
+    return f"{message}.{encoded(hmac.digest(key.encode(), message.encode(), digest))}"
+
+
+def good(clock: Clock) -> dict[str, Any]:
+    """Return claims of which nothing is wrong."""
+    now = int(clock.now)
+    return {
+        "iss": "cypd", "aud": "cypd", "sub": USER.id, "exp": now + 900, "iat": now, "nbf": now,
+        "jti": "j", "sid": "s", "user_id": USER.id, "username": "ada", "token_type": "access",
+        "credential": "", "access": [],
     }  # fmt: skip
-    return {key: value for key, value in good.items() if value is not None}
 
 
-def signed(header: dict[str, Any], payload: Any, key: str = KEY) -> str:
-    """Return a token with any header and payload, rightly signed."""
-    parts = [
-        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
-        for part in (header, payload)
+HEADER = {"alg": "HS256", "typ": "JWT"}
+JWK = {"kty": "oct", "k": encoded(KEY.encode())}
+
+
+def headers(payload: dict[str, Any]) -> Iterator[str]:
+    """Yield tokens whose header asks for something, signed with the right key and with others."""
+    algorithms = ["none", "None", "NONE", "nOnE", "HS384", "HS512", "RS256", "ES256", "PS256",
+                  "EdDSA", "hs256", "", None, 0, True, [], ["HS256"], {"alg": "HS256"}]  # fmt: skip
+    extras: list[dict[str, Any]] = [
+        {"kid": kid}
+        for kid in ("", "0", "../../../dev/null", "/dev/null", "' OR 1=1 --", 0, None, "k" * 4096)
     ]
-    signature = hmac.digest(key.encode(), ".".join(parts).encode(), "sha256")
-    return ".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=").decode()])
+    extras += [{"jwk": JWK}, {"jwk": {}}, {"jku": "https://example.org/keys"}, {"jku": ""}]
+    extras += [{"x5u": "https://example.org/certificate"}, {"x5c": ["AAAA"]}, {"x5t": "AAAA"}]
+    extras += [{"crit": it} for it in ([], ["b64"], ["exp"], ["x"], "b64", None)]
+    extras += [{"b64": it} for it in (False, True)] + [{"b64": False, "crit": ["b64"]}]
+    extras += [{"zip": "DEF"}, {"cty": "JWT"}, {"enc": "A128GCM"}, {"typ": "at+jwt"}, {"typ": None}]
+    asked = [HEADER | {"alg": algorithm} for algorithm in algorithms]
+    asked += [HEADER | extra for extra in extras]
+    asked += [{"alg": algorithm} | extra for algorithm in ("none", "RS256") for extra in extras]
+    asked += [{}, {"typ": "JWT"}, {"alg": "HS256"}, dict(reversed(HEADER.items()))]
+    for header in asked:
+        for key in (KEY, "", "o" * 64):
+            yield signed(header, payload, key)
+        yield f"{encoded(header)}.{encoded(payload)}."
+    for raw in (b"", b"null", b"[]", b"{", b'"HS256"', b"1", b"\xff\xfe", b'{"alg":"HS256"} '):
+        yield signed(raw, payload)
+    for digest in ("sha384", "sha512", "sha1"):
+        yield signed(HEADER, payload, digest=digest)
+        yield signed(HEADER | {"alg": "HS" + digest[3:]}, payload, digest=digest)
+    pem_less = {"RS256": rsa.generate_private_key(65537, 2048)}
+    yield jwt.encode(payload, pem_less["RS256"], "RS256")
+    yield jwt.encode(payload, ec.generate_private_key(ec.SECP256R1()), "ES256")
+    for key in ("", "o" * 64, KEY[:-1], KEY + "k", KEY.upper()):
+        yield signed(HEADER, payload, key)
 
 
-HS256 = {"alg": "HS256", "typ": "JWT"}
+def claims(payload: dict[str, Any]) -> Iterator[str]:
+    """Yield tokens with the right key and header, of which one claim is wrong or missing."""
+    now = payload["iat"]
+    texts = ("iss", "aud", "sub", "jti", "user_id", "username", "token_type", "sid", "credential")
+    times = ("exp", "nbf", "iat")
+    for name in ("sub", "exp", "iat", "nbf", "jti", "user_id", "username", "token_type",
+                 "iss", "aud"):  # fmt: skip
+        yield signed(HEADER, {key: value for key, value in payload.items() if key != name})
+    wrong: list[Any] = [None, 1, 1.5, True, False, [], {}, ["x"], {"x": 1}, -1, 1 << 70]
+    for name in texts:
+        for value in wrong:
+            yield signed(HEADER, payload | {name: value})
+    numbers: list[Any] = ["", str(now), "x", now + 0.5, True, False, -1, -now, 1 << 40, 1 << 64,
+                          10**400, None, [], [now], {}, float("inf"), float("nan")]  # fmt: skip
+    for name in times:
+        for value in numbers:
+            yield signed(HEADER, payload | {name: value})
+        raw = json.dumps(payload | {name: "HERE"}).replace('"HERE"', "1e400")
+        yield signed(HEADER, raw.encode())
+    for name in ("iss", "aud"):
+        for value in ("", "cyp", "cypd ", "cypd/", "cypd.example.org", "CYPD", ["cypd"],
+                      ["cypd", "x"], "cypd\0"):  # fmt: skip
+            yield signed(HEADER, payload | {name: value})
+    for value in ("", "ACCESS", "access ", "bearer", "pat", "TokenType.ACCESS"):
+        yield signed(HEADER, payload | {"token_type": value})
+    for value in (None, {}, "x", [None], [1], [{}], [{"name": "a"}], [{"name": 1, "actions": []}],
+                  [{"name": "a", "actions": "pull"}], [{"name": "a", "actions": [1]}]):  # fmt: skip
+        yield signed(HEADER, payload | {"access": value})
+    yield signed(HEADER, payload | {"exp": now - 61})
+    yield signed(HEADER, payload | {"nbf": now + 61})
+    yield signed(HEADER, payload | {"iat": now + 61})
+    for raw in (b"", b"null", b"[]", b"1", b'"x"', b"{", b"\xff", b"[" * 4000, b'{"a":' * 1000):
+        yield signed(HEADER, raw)
 
 
-async def test_the_mutants_below_are_close() -> None:
-    """What is changed below is a token that is taken unchanged."""
-    maker, _ = await tokens()
-    credential = jwt.decode(maker.issue(ADMIN), options={"verify_signature": False})["credential"]
-
-    assert ADMIN == maker.verify(signed(HS256, claims(credential=credential)))
+def texts(token: str) -> Iterator[str]:
+    """Yield what is left of a token after damage to its text."""
+    header, payload, signature = token.split(".")
+    for position in range(0, len(token), 3):
+        yield token[:position]
+    yield from (token[:-count] for count in (1, 2, 3, 4))
+    for position, character in enumerate(token):
+        for bit in (1, 2, 32):
+            yield token[:position] + chr(ord(character) ^ bit) + token[position + 1 :]
+    for mark in (".", "=", " ", "\n", "\0", "!", "é", "\ud800", "A"):
+        yield from (token + mark, mark + token, f"{header}.{payload}{mark}.{signature}")
+        yield f"{header}.{payload}.{signature[:9]}{mark}{signature[9:]}"
+    yield from (f"{header}..{signature}", f".{payload}.{signature}", f"{header}.{payload}")
+    yield from (
+        f"{payload}.{header}.{signature}",
+        f"{header}.{payload}.{header}",
+        f"{token}.{token}",
+    )
+    yield from ("", ".", "..", "...", "é.é.é", "\ud800", "null", "Bearer " + token, "x" * (1 << 20))
+    yield f"{header}.{'A' * (1 << 20)}.{signature}"
+    yield f"{header}.{payload}.{signature}".upper()
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"iss": "other"}, {"iss": None}, {"iss": ["cypd"]}, {"iss": "cypd2"},
-        {"aud": "other"}, {"aud": None}, {"aud": ["cypd"]}, {"aud": ["cypd", "x"]},
-        {"sub": None}, {"sub": 1}, {"sub": ["admin"]}, {"sub": "Admin"}, {"sub": "x" * 1000},
-        {"exp": None}, {"exp": 0}, {"exp": -1}, {"exp": "soon"}, {"exp": 1e400}, {"exp": [1]},
-        {"iat": None}, {"iat": 1e12}, {"iat": "x"}, {"nbf": None}, {"nbf": 1e12}, {"nbf": {}},
-        {"jti": None}, {"jti": 5}, {"credential": None}, {"credential": 1}, {"credential": "x"},
-    ],
-    ids=str,
-)  # fmt: skip
-async def test_a_claim_that_is_not_right_refuses(change: dict[str, Any]) -> None:
-    """Every claim has to be there, of its type, and ours."""
-    maker, _ = await tokens()
-    credential = jwt.decode(maker.issue(ADMIN), options={"verify_signature": False})["credential"]
-    refused(maker, signed(HS256, claims(**{"credential": credential, **change})))
+    ("mutate", "at_least"), [("headers", 250), ("claims", 180), ("texts", 900)]
+)
+def test_every_forgery_is_refused(tokens: Tokens, clock: Clock, mutate: str, at_least: int) -> None:
+    """Whatever is wrong with a token, it is 401 and nothing else; with nothing wrong it is taken."""
+    whole = signed(HEADER, good(clock))
+    assert tokens.verify(whole, TokenType.ACCESS)
+    forged = {
+        "headers": lambda: set(headers(good(clock))),
+        "claims": lambda: set(claims(good(clock))),
+        "texts": lambda: set(texts(whole)),
+    }[mutate]() - {whole}
+
+    assert len(forged) >= at_least
+    for token in forged:
+        assert refusal_of(tokens, token) in {Code.TOKEN_INVALID, Code.TOKEN_EXPIRED}, token[:2000]
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        {"alg": "none"}, {"alg": "None"}, {"alg": "HS512"}, {"alg": "RS256"}, {"alg": ""}, {},
-        {"alg": "HS256", "crit": ["x"]}, {"alg": "HS256", "crit": []}, {"alg": ["HS256"]},
-        {"alg": "HS256", "b64": False, "crit": ["b64"]},
-    ],
-    ids=str,
-)  # fmt: skip
-async def test_a_header_chooses_nothing(header: dict[str, Any]) -> None:
-    """The algorithm is fixed, and extensions that must be understood are not."""
-    maker, _ = await tokens()
-    credential = jwt.decode(maker.issue(ADMIN), options={"verify_signature": False})["credential"]
-    refused(maker, signed(header, claims(credential=credential)))
+@given(st.text(max_size=60) | st.lists(st.text("aA0-_=.", max_size=9)).map(".".join))
+def test_no_text_is_a_fault_of_ours(token: str) -> None:
+    """Whatever stands where a token belongs is refused."""
+    assert Code.TOKEN_INVALID is refusal_of(Tokens(KEY, LIFETIMES), token)
 
 
-async def test_a_key_in_the_header_is_never_used() -> None:
-    """jwk, jku, x5u and kid of an attacker's choice don't make their signature ours."""
-    maker, _ = await tokens()
-    jwk = {"kty": "oct", "k": base64.urlsafe_b64encode(b"a" * 64).decode()}
-    for field, value in (("jwk", jwk), ("jku", "http://x"), ("x5u", "http://x"), ("kid", "../..")):
-        refused(maker, signed({**HS256, field: value}, claims(), key="a" * 64))
+def test_refused_tokens_are_not_remembered(tokens: Tokens, clock: Clock) -> None:
+    """A forgery is looked at anew each time, and the memory of good ones is bounded."""
+    forged = signed(HEADER, good(clock), "o" * 64)
+    before = len(tokens._memory)
+    for _ in range(2):
+        refusal_of(tokens, forged)
 
-
-@given(st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: raw.hex() + ".x.y"))
-async def test_any_text_is_refused(text: str) -> None:
-    """Whatever stands behind Bearer, it is a token of ours or a 401."""
-    maker, _ = await tokens()
-    refused(maker, text)
-    refused(maker, maker.issue(ADMIN) + "x" if text else "")
+    assert before == len(tokens._memory)
+    assert all(isinstance(known, Claims) for known in tokens._memory.values())

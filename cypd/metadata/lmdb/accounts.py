@@ -20,12 +20,16 @@ _decode_session = msgspec.msgpack.Decoder(Session).decode
 _FAILURES = struct.Struct(">Qd")
 
 
+_NO_ID = bytes(16)  # a UUIDv4 has bits that are set; as long as one, lest it be the start of one
+
+
 def _key(text: str) -> bytes:
     """Return an id as a key; what is no id, as some request has it, as one that nothing has."""
     try:
-        return UUID(text).bytes
+        found = UUID(text)
     except ValueError:
-        return b"\0"
+        return _NO_ID
+    return found.bytes if str(found) == text else _NO_ID  # an id is spelled in one way
 
 
 class LmdbAccounts:
