@@ -1,5 +1,6 @@
 """The API with routes of its own that show what the frame does, and clients for it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -83,6 +84,10 @@ class Things:
             raise self.trouble
         return {"name": call.path["id"], "address": call.address}
 
+    async def wait(self, call: Call) -> None:
+        async with asyncio.timeout(60):
+            await asyncio.sleep(0)
+
     async def delete(self, call: Call) -> None:
         self.calls.append(call)
 
@@ -99,6 +104,7 @@ class Things:
             Route("GET", thing, self.get, signed_in(Scope.READ), answer=dict[str, Any]),
             Route("DELETE", thing, self.delete, administrator()),
             Route("GET", tree, self.get, OPEN, answer=dict[str, Any]),
+            Route("GET", "/api/v1/wait", self.wait, OPEN),
             Route("GET", "/api/v1/forgotten", self.get, answer=dict[str, Any]),
         ]  # fmt: skip
 
