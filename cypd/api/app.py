@@ -116,8 +116,9 @@ class Api:
         return envelope.success(route.status, await route.handler(call, **inputs))
 
     async def _identify(self, request: Request, access: Access, trace: str) -> Call:
-        header = request.get_first_header(b"authorization")
-        authorization = header.decode("latin-1") if header is not None else None
+        # Several of one name are a list (RFC 9110 5.3), and a list is no credential.
+        headers = request.get_headers(b"authorization")
+        authorization = b", ".join(headers).decode("latin-1") if headers else None
         address = (request.scope.get("client") or ("", 0))[0]
         principal = ANONYMOUS
         if not access.is_open:

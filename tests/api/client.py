@@ -64,7 +64,10 @@ class Client:
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request: a JSON document, or a raw body; pieces are sent without a length."""
+        """Send a request: a JSON document, or a raw body; pieces are sent without a length.
+
+        Pieces that raise ConnectionError are those of a client that goes away (directly only).
+        """
         fields = dict(headers or {})
         if self._authorization is not None:
             fields.setdefault("authorization", self._authorization)
@@ -92,17 +95,20 @@ def direct(application: Application, address: str = "192.0.2.7") -> Transport:
             "path": path,
             "raw_path": path.encode(),
             "query_string": query.encode(),
-            "headers": [(k.encode(), v.encode("latin-1")) for k, v in headers.items()],
+            "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.items()],
             "client": (address, 50000),
             "extensions": {},
         }
-        pieces = [body] if isinstance(body, bytes) else list(body)
+        pieces = iter([body] if isinstance(body, bytes) else body)
         answer: list[Message] = []
 
         async def receive() -> Message:
-            if not pieces:
+            try:
+                return {"type": "http.request", "body": next(pieces), "more_body": True}
+            except StopIteration:
+                return {"type": "http.request", "body": b"", "more_body": False}
+            except ConnectionError:
                 return {"type": "http.disconnect"}
-            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
         async def send(message: Message) -> None:
             answer.append(message)

@@ -1,8 +1,10 @@
 """The API with routes of its own that show what the frame does, and clients for it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
+import orjson
 import pytest
 from msgspec import Meta
 
@@ -15,6 +17,7 @@ from cypd.doors.plain import PlainDoor, bind
 from cypd.refusals import Code, Refusal
 from cypd.registry.ports import Fatal
 from tests.api.client import Client, Transport, direct, through_door
+from tests.daemon import Daemon
 
 PEOPLE = {
     "root": Principal("1", "root", is_admin=True),
@@ -83,6 +86,10 @@ class Things:
             raise self.trouble
         return {"name": call.path["id"], "address": call.address}
 
+    async def wait(self, call: Call) -> None:
+        async with asyncio.timeout(60):
+            await asyncio.sleep(0)
+
     async def delete(self, call: Call) -> None:
         self.calls.append(call)
 
@@ -99,6 +106,7 @@ class Things:
             Route("GET", thing, self.get, signed_in(Scope.READ), answer=dict[str, Any]),
             Route("DELETE", thing, self.delete, administrator()),
             Route("GET", tree, self.get, OPEN, answer=dict[str, Any]),
+            Route("GET", "/api/v1/wait", self.wait, OPEN),
             Route("GET", "/api/v1/forgotten", self.get, answer=dict[str, Any]),
         ]  # fmt: skip
 
@@ -162,3 +170,16 @@ async def direct_house() -> AsyncIterator[House]:
     built = House()
     async with built.api:
         yield built
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """The daemon with all its routes."""
+    with Daemon(tmp_path_factory.mktemp("daemon")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def document(daemon: Daemon) -> Any:
+    """The OpenAPI document of the daemon with all its routes."""
+    return orjson.loads(daemon.request("GET", "/api/v1/openapi.json", auth=False).body)

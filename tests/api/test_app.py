@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -68,6 +69,11 @@ async def test_every_answer_is_harmless_to_browsers(
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
+async def test_a_handler_has_a_task(house: House) -> None:
+    """Handlers may use timeouts from their first line on, although the door runs without a task."""
+    assert (await house.client().get("/api/v1/wait")).status == 200
+
+
 # --- who is let in ------------------------------------------------------------------------------
 
 
@@ -105,6 +111,14 @@ async def test_an_open_route_does_not_look_at_credentials(house: House) -> None:
 
     assert answer.status == 200
     assert house.credentials.addresses == []
+
+
+async def test_two_credentials_are_none(house: House) -> None:
+    """A second Authorization can't hide behind the first, whichever a proxy looks at."""
+    headers = {"Authorization": "Bearer root", "authorization": "Bearer other"}
+    answer = await house.client().get("/api/v1/things/x", headers=headers)
+
+    assert_refused(answer, Code.TOKEN_INVALID)
 
 
 async def test_handlers_and_the_authenticator_learn_the_address(direct_house: House) -> None:
@@ -283,17 +297,14 @@ async def test_old_clients_get_200() -> None:
 async def test_a_large_body_is_refused_before_it_is_read(direct_house: House) -> None:
     """A declared length past 1 MiB is 413 without a byte read."""
 
-    def pieces() -> list[bytes]:
-        raise AssertionError("nobody may look")
+    def unread() -> Iterator[bytes]:
+        raise AssertionError("it is read")
+        yield b""
 
-    class Unread(list[bytes]):
-        def pop(self, *_: object) -> bytes:
-            return pieces()[0]
-
+    headers = {"content-type": "application/json", "content-length": str(MAX_BODY + 1)}
     answer = await direct_house.client("other").request(
-        "POST", "/api/v1/things", body=Unread([b"x"]),
-        headers={"content-length": str(MAX_BODY + 1)},
-    )  # fmt: skip
+        "POST", "/api/v1/things", body=unread(), headers=headers
+    )
 
     assert_refused(answer, Code.BODY_TOO_LARGE)
 
@@ -328,11 +339,17 @@ async def test_only_json_is_taken(house: House, media_type: str) -> None:
 
 async def test_a_client_that_goes_away_harms_nobody(direct_house: House) -> None:
     """A body that breaks off is a 400, for who has closed only its sending side."""
+
+    def cut() -> Iterator[bytes]:
+        yield b'{"name":'
+        raise ConnectionResetError
+
     answer = await direct_house.client("other").request(
-        "POST", "/api/v1/things", body=[], headers={"content-type": "application/json"}
+        "POST", "/api/v1/things", body=cut(), headers={"content-type": "application/json"}
     )
 
     assert_refused(answer, Code.INVALID_PARAMETER)
+    assert "broke off" in answer.data["errors"][0]["message"]
 
 
 async def test_a_cancelled_request_cancels_its_handler(direct_house: House) -> None:

@@ -1,7 +1,6 @@
 """The routes of the daemon itself: what is not open by name is closed."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -20,17 +19,9 @@ OPEN = {
 }
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """The daemon as it is served."""
-    with Daemon(tmp_path_factory.mktemp("daemon")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def operations(daemon: Daemon) -> dict[tuple[str, str], Any]:
+@pytest.fixture
+def operations(document: Any) -> dict[tuple[str, str], Any]:
     """Every route by method and path."""
-    document = orjson.loads(daemon.request("GET", "/api/v1/openapi.json", auth=False).body)
     return {
         (method.upper(), path): operation
         for path, methods in document["paths"].items()
