@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 import cypd
-from cypd.commands import projects
+from cypd.commands import projects, users
 from cypd.config import Config, ConfigError, load
 from cypd.daemon import EXIT_FATAL, require_root, serve
 from cypd.refusals import Refusal
@@ -32,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cypd: {error}", file=sys.stderr)
         return EXIT_FATAL
     except (Refusal, Unavailable) as error:
-        print(f"cypd: {error}", file=sys.stderr)
+        fields = error.errors if isinstance(error, Refusal) else ()
+        told = "; ".join(f"{it.field}: {it.message}" for it in fields)
+        print(f"cypd: {told or error}", file=sys.stderr)
         return 1
     return status
 
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     projects.add(commands, _add_config)
+    users.add(commands, _add_config)
     return parser
 
 

@@ -127,7 +127,7 @@ async def _registry(
         stack.callback(metadata.close)
         storage = FilesystemStorage(root)
         stack.callback(storage.close)
-        accounts = _accounts(config, root, metadata.accounts)
+        accounts = build_accounts(config, root, metadata.accounts)
         stack.callback(accounts.hasher.close)
         await _ensure_administrator(config, root, accounts)
         access = ProjectAccess(
@@ -200,7 +200,9 @@ async def _registry(
                 task.cancel()
 
 
-class _Accounts(NamedTuple):
+class Accounts(NamedTuple):
+    """The rules of accounts, and who knows whom."""
+
     store: AccountStore
     hasher: PasswordPool
     users: Users
@@ -210,7 +212,8 @@ class _Accounts(NamedTuple):
     authenticator: UserAuthenticator
 
 
-def _accounts(config: Config, root: Path, store: AccountStore) -> _Accounts:
+def build_accounts(config: Config, root: Path, store: AccountStore) -> Accounts:
+    """Return everything that has to do with accounts, over their store."""
     hasher = PasswordPool()
     settings = config.auth
     throttle = Throttle(
@@ -223,7 +226,7 @@ def _accounts(config: Config, root: Path, store: AccountStore) -> _Accounts:
     tokens = Tokens(secret_file.ensure(root / "token-key"), lifetimes)
     passwords = Passwords(store, hasher, throttle, decoy=hash_password(secrets.token_hex()))
     second_factor = SecondFactor(store, passwords, throttle)
-    return _Accounts(
+    return Accounts(
         store,
         hasher,
         Users(store, passwords, hasher, is_open=settings.registration == "open"),
@@ -239,7 +242,7 @@ def _disk(root: Path) -> Disk:
     return Disk(total=usage.total, free=usage.free)
 
 
-async def _ensure_administrator(config: Config, root: Path, accounts: _Accounts) -> None:
+async def _ensure_administrator(config: Config, root: Path, accounts: Accounts) -> None:
     written = await ensure_administrator(
         accounts.store,
         accounts.users,
@@ -265,7 +268,7 @@ async def _sweep(janitor: Janitor, interval: float, on_fatal: Callable[[Fatal], 
         await asyncio.sleep(interval)
 
 
-async def _keep_accounts(config: Config, store: AccountStore, accounts: _Accounts) -> None:
+async def _keep_accounts(config: Config, store: AccountStore, accounts: Accounts) -> None:
     while True:
         await asyncio.sleep(_FLUSH_SECONDS)
         with contextlib.suppress(Unavailable):  # the next round does it

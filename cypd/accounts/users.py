@@ -122,15 +122,15 @@ class Users:
     async def change_password(self, principal: Principal, old: str, new: str, address: str) -> None:
         """Change one's own password, which ends all other sessions.
 
-        Raises VALIDATION_FAILED for the new one, and for the old one as ``Passwords.owner`` does.
+        Raises as ``Passwords.owner`` for the old one, VALIDATION_FAILED for the new one.
         """
         user = self.get(principal.user_id)
-        require_good(new, user.name, "new_password")
         await self._passwords.owner(user.name, old, address)
         await self.set_password(user.id, new, session_left=principal.session)
 
     async def set_password(self, user_id: str, new: str, *, session_left: str = "") -> None:
-        """Change a password, which ends all sessions but one."""
+        """Change a password, which ends all sessions but one; raise VALIDATION_FAILED."""
+        require_good(new, self.get(user_id).name, "new_password")
         hashed = await self._hasher.hash(new)
 
         def change(user: User) -> User:

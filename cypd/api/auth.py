@@ -1,7 +1,6 @@
 """Signing in and out: ``/api/v1/auth``."""
 
 import time
-from datetime import datetime
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
@@ -10,7 +9,7 @@ from cypd.access import Scope
 from cypd.accounts.sessions import HalfLogin, Login, Sessions
 from cypd.accounts.users import Users
 from cypd.api.people import Code as FactorCode
-from cypd.api.people import Name, Nickname, Password, Profile, moment, profile
+from cypd.api.people import Name, Nickname, Password, Profile, profile
 from cypd.api.routes import OPEN, PREFIX, Answer, Call, Input, Route, signed_in
 from cypd.refusals import Code, Refusal, invalid
 
@@ -66,7 +65,8 @@ class HalfSignedIn(Answer, frozen=True):
 
     mfa_required: bool
     mfa_token: str
-    expires_at: datetime
+    expires_at: int
+    """Unix seconds."""
 
 
 class Auth:
@@ -118,7 +118,7 @@ class Auth:
         if isinstance(login, HalfLogin):
             issued = login.mfa
             return HalfSignedIn(
-                mfa_required=True, mfa_token=issued.text, expires_at=moment(issued.expires_at)
+                mfa_required=True, mfa_token=issued.text, expires_at=issued.expires_at
             )
         return _signed_in(login)
 

@@ -3,12 +3,15 @@
 Each opens the metadata as a process of its own: the daemon sees every change at its next read.
 """
 
+import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cypd.config import Config, ConfigError
 from cypd.daemon import require_root
 from cypd.metadata.lmdb import LmdbMetadata
+
+AddConfig = Callable[[argparse.ArgumentParser], None]
 
 
 @contextlib.contextmanager

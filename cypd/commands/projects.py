@@ -4,17 +4,16 @@ import argparse
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import orjson
 
-from cypd.commands import opened
+from cypd.commands import AddConfig, opened
 from cypd.config import Config
 from cypd.projects.ports import UNLIMITED, Changes, Project, ProjectStore, Usage
 from cypd.projects.projects import MAX_QUOTA, storage_of
 from cypd.refusals import Code, Refusal
 
-AddConfig = Callable[[argparse.ArgumentParser], None]
 _PAGE = 256
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _BYTES = re.compile(r"([0-9]{1,19})([KMGT]?)(?:iB)?", re.ASCII)

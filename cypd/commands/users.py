@@ -1,0 +1,155 @@
+"""``cypd user``: for the operator who makes accounts, or has lost a password."""
+
+import argparse
+import asyncio
+import getpass
+import sys
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from cypd.accounts.ports import User
+from cypd.accounts.users import Users
+from cypd.commands import AddConfig, opened
+from cypd.config import Config
+from cypd.daemon import build_accounts, require_root
+
+Change = Callable[[Users, User], Awaitable[object]]
+
+
+def add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add_config: AddConfig
+) -> None:
+    """Add the commands to a command line."""
+    user = commands.add_parser("user", help="make accounts and look after them")
+    actions = user.add_subparsers(required=True, metavar="COMMAND")
+
+    def action(name: str, told: str, command: Callable[[Config, argparse.Namespace], int]) -> None:
+        parser = actions.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+        parser.set_defaults(command=command)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        add_config(parser)
+        if name != "list":
+            parser.add_argument("name", help="the user's name")
+        if name in ("add", "passwd"):
+            parser.add_argument(
+                "--password-stdin",
+                action="store_true",
+                help="read the password from standard input",
+            )
+        if name == "add":
+            parser.add_argument("--email", default="", help="the user's email address")
+            parser.add_argument("--admin", action="store_true", help="make an administrator")
+
+    action("list", "list the users", _list)
+    action("add", "make an account", _add)
+    action("passwd", "set a password, which ends all sessions", _changing(_set_password))
+    action("disable", "keep a user out, sessions and tokens included", _changing(_disable))
+    action("enable", "let a disabled user in again", _changing(_enable))
+    action("reset-mfa", "take a lost second factor from a user", _changing(_reset_mfa))
+
+
+def _list(config: Config, options: argparse.Namespace) -> int:
+    async def run(users: Users) -> None:
+        found = await users.list(keyword="", sort="username")
+        if options.json:
+            print(orjson.dumps([_document(it) for it in found]).decode())
+            return
+        print(f"{'NAME':<32} {'ADMIN':<6} {'ACTIVE':<7} {'2ND FACTOR':<11} EMAIL")
+        for it in found:
+            factor = _word(it.has_second_factor)
+            print(
+                f"{it.name:<32} {_word(it.is_admin):<6} {_word(it.is_active):<7} "
+                f"{factor:<11} {it.email}"
+            )
+
+    return _with_users(config, run)
+
+
+def _add(config: Config, options: argparse.Namespace) -> int:
+    password = _read_password(options)
+
+    async def run(users: Users) -> None:
+        user = await users.create(options.name, options.email, password, is_admin=options.admin)
+        _tell(user, options)
+
+    return _with_users(config, run)
+
+
+def _changing(
+    change: Callable[[argparse.Namespace], Change],
+) -> Callable[[Config, argparse.Namespace], int]:
+    """Return the command that changes the user who is named."""
+
+    def command(config: Config, options: argparse.Namespace) -> int:
+        apply = change(options)
+
+        async def run(users: Users) -> None:
+            user = users.find(options.name)
+            await apply(users, user)
+            _tell(users.get(user.id), options)
+
+        return _with_users(config, run)
+
+    return command
+
+
+def _set_password(options: argparse.Namespace) -> Change:
+    password = _read_password(options)
+    return lambda users, user: users.set_password(user.id, password)
+
+
+def _disable(_: argparse.Namespace) -> Change:
+    return lambda users, user: users.administer(user.id, is_active=False)
+
+
+def _enable(_: argparse.Namespace) -> Change:
+    return lambda users, user: users.administer(user.id, is_active=True)
+
+
+def _reset_mfa(_: argparse.Namespace) -> Change:
+    return lambda users, user: users.administer(user.id, reset_mfa=True)
+
+
+def _with_users(config: Config, run: Callable[[Users], Awaitable[None]]) -> int:
+    async def work() -> None:
+        with opened(config) as metadata:
+            accounts = build_accounts(config, require_root(config), metadata.accounts)
+            try:
+                await run(accounts.users)
+            finally:
+                accounts.hasher.close()
+
+    asyncio.run(work())
+    return 0
+
+
+def _read_password(options: argparse.Namespace) -> str:
+    if options.password_stdin or not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        sys.exit("cypd: the two are not the same")
+    return password
+
+
+def _tell(user: User, options: argparse.Namespace) -> None:
+    if options.json:
+        print(orjson.dumps(_document(user)).decode())
+    else:
+        print(f"{user.name}: {'an active' if user.is_active else 'a disabled'} user, {user.id}")
+
+
+def _document(user: User) -> dict[str, object]:
+    return {
+        "id": user.id,
+        "username": user.name,
+        "email": user.email,
+        "is_admin": user.is_admin,
+        "is_active": user.is_active,
+        "mfa_enabled": user.has_second_factor,
+    }
+
+
+def _word(value: bool) -> str:
+    return "yes" if value else "no"
