@@ -11,7 +11,7 @@ import uvloop
 
 import cypd
 from cypd.config import Config, ConfigError, load
-from cypd.daemon import EXIT_FATAL, require_root, serve
+from cypd.daemon import EXIT_FATAL, require_certificates, require_root, serve
 from cypd.registry.ports import Fatal
 
 EXIT_CONFIG = 78  # sysexits.h EX_CONFIG; systemd's RestartPreventExitStatus knows it
@@ -76,9 +76,11 @@ def _serve(config: Config) -> int:
 
 def _check(config: Config) -> int:
     root = require_root(config)
-    print(
-        f"The configuration is good. Listens on {', '.join(config.server.listen)}, data in {root}"
+    require_certificates(config)
+    addresses = ", ".join(
+        (*config.server.listen, *(f"{it} (TLS)" for it in config.server.tls_listen))
     )
+    print(f"The configuration is good. Listens on {addresses}, data in {root}")
     return 0
 
 

@@ -4,12 +4,15 @@ Clients that speak Bearer ask here, with a password or with nothing, before they
 anonymously in no other way.
 """
 
+import re
 from datetime import UTC, datetime
 
 from cypd.access import Action, Authenticator
 from cypd.oci.endpoints import TOKEN_PATH, Endpoint
 from cypd.v2.call import Call
 
+# A host and port that need no quoting in a challenge.
+_AUTHORITY = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 # What docker calls the rights that an action needs.
 _RIGHTS = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
 
@@ -49,8 +52,13 @@ def _own_address(call: Call) -> str:
     """Return the address that the client's connection ended at.
 
     Not what the client says it is (``Host``): who can set that for somebody else would be sent
-    their password.
+    their password. By TLS it is: nobody between can set it, and the client has checked that the
+    certificate is good for it, which it seldom is for an IP address.
     """
+    scheme = call.scope["scheme"]
+    asked_for = call.header(b"host") or ""
+    if scheme == "https" and _AUTHORITY.fullmatch(asked_for):
+        return f"https://{asked_for}"
     host, port = call.scope["server"]
     host = host.removeprefix("::ffff:")  # an IPv4 client of a socket for both (RFC 4291 2.5.5.2)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
