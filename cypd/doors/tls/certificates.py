@@ -32,7 +32,7 @@ class Certificates:
         _require_certificates("certificate", self.certificate)
         if self.client_ca is not None:
             _require_certificates("client_ca", self.client_ca)
-        _read("key", self.key)
+        _require_readable("key", self.key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self.certificate, self.key, self._refuse_passphrase)
@@ -48,15 +48,15 @@ class Certificates:
 
 
 def _require_certificates(role: Role, path: Path) -> None:
-    text = _read(role, path)
+    _require_readable(role, path)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=text)
-    except (ssl.SSLError, ValueError):  # ValueError: characters that are not ASCII, or no text
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except ssl.SSLError:
         raise CertificateError(role, f"{path}: no certificate in PEM") from None
 
 
-def _read(role: Role, path: Path) -> str:
+def _require_readable(role: Role, path: Path) -> None:
     try:
-        return path.read_bytes().decode("latin-1")
+        path.read_bytes()
     except OSError as error:
         raise CertificateError(role, f"{path}: {(error.strerror or str(error)).lower()}") from None

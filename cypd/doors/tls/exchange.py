@@ -22,6 +22,7 @@ from cypd.doors.tls.request import read_scope
 _log = logging.getLogger(__name__)
 
 _SERVER = (b"server", b"cypd")  # without one, Granian writes its own name
+_WITH_BODY = frozenset(("PUT", "POST", "PATCH"))
 _UNSENT = frozenset((b"transfer-encoding", b"keep-alive"))
 
 
@@ -101,7 +102,7 @@ class Exchange:
 
         If the connection closed on what it sends, the reset could overtake the answer.
         """
-        if self._body_done or self._lost or not self._complete or self._keeps_its_body():
+        if self._body_done or self._lost or not self._complete or not self._may_send_more():
             return
         left = self._limits.linger_bytes
         try:
@@ -111,16 +112,17 @@ class Exchange:
         except TimeoutError:
             pass
 
-    def _keeps_its_body(self) -> bool:
-        """RFC 9110 section 10.1.1: a client that waited for 100 and got a refusal sends no body.
+    def _may_send_more(self) -> bool:
+        """Is there a body at all, and was the client not waiting to be asked for it?
 
-        Clients of HTTP/2 do not wait.
+        RFC 9110 section 10.1.1: who waited for 100 and got a refusal sends none. Clients of HTTP/2
+        do not wait.
         """
-        expectations = [
-            value.lower() for name, value in self._given["headers"] if name == b"expect"
-        ]
-        waits = self._given["http_version"] == "1.1" and expectations == [b"100-continue"]
-        return waits and not self._asked
+        fields = dict(self._given["headers"])
+        if not fields.keys() & {b"content-length", b"transfer-encoding"}:
+            return self._given["http_version"] == "2" and self._given["method"] in _WITH_BODY
+        waits = fields.get(b"expect", b"").lower() == b"100-continue"
+        return self._asked or not waits or self._given["http_version"] == "2"
 
     # ASGI: the request
 

@@ -1,8 +1,8 @@
 """The door: listening sockets in, an ASGI application behind, Granian between."""
 
 import asyncio
-import logging
 import socket
+from contextlib import suppress
 from typing import Any
 
 from cypd.doors.asgi import Application, Receive, Scope, Send
@@ -11,8 +11,6 @@ from cypd.doors.tls import sockets as kernel
 from cypd.doors.tls.certificates import Certificates
 from cypd.doors.tls.exchange import Exchange
 from cypd.doors.tls.granian import Granian
-
-_log = logging.getLogger(__name__)
 
 
 class TlsDoor:
@@ -30,7 +28,8 @@ class TlsDoor:
         self._app = app
         self._certificates = certificates
         self._limits = limits
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []  # for Granian to duplicate
+        self._addresses: list[kernel.Address] = []
         self._workers: list[Granian] = []
         self._retiring: dict[asyncio.Task[None], Granian] = {}
         self._running: set[asyncio.Task[Any]] = set()
@@ -41,7 +40,7 @@ class TlsDoor:
     @property
     def connections(self) -> int:
         """Open connections, those in their handshake included."""
-        return sum(1 for sock in self._sockets for _ in kernel.connections(sock))
+        return sum(1 for address in self._addresses for _ in kernel.connections(address))
 
     @property
     def active(self) -> int:
@@ -54,6 +53,7 @@ class TlsDoor:
         Raises CertificateError.
         """
         self._sockets = sockets
+        self._addresses = [sock.getsockname()[:2] for sock in sockets]
         for sock in sockets:
             # Granian can't tell that a client has stopped reading, the kernel can (tcp(7)); the
             # connections inherit it.
@@ -93,25 +93,29 @@ class TlsDoor:
 
     async def drain(self, deadline: float) -> None:
         """Stop accepting, let running requests finish for ``deadline`` seconds, cut the rest."""
-        stopping = [asyncio.create_task(worker.stop()) for worker in self._workers]
-        for task, worker in self._retiring.items():
-            worker.hurry()
-            stopping.append(task)
-        if stopping:
-            _, late = await asyncio.wait(stopping, timeout=deadline)
-            if late:
-                await self._cut()
-                await asyncio.wait(late)
         while self._sockets:
             self._sockets.pop().close()
+        ended = asyncio.create_task(self._end())
+        await asyncio.wait({ended}, timeout=deadline)
+        if not ended.done():
+            await self._cut()
+        await ended
+
+    async def _end(self) -> None:
+        for worker in self._retiring.values():
+            worker.hurry()
+        await asyncio.gather(*self._retiring, *(worker.stop() for worker in self._workers))
+        while self._running:  # applications whose client has gone
+            await asyncio.wait(self._running)
 
     async def _cut(self) -> None:
-        """Cancel what still runs, wait until it has cleaned up behind itself, and hang up."""
+        """Hang up, cancel what still runs, and wait until it has cleaned up behind itself."""
+        for address in self._addresses:
+            for connection in kernel.connections(address):
+                with suppress(OSError):  # the client was faster
+                    connection.shutdown(socket.SHUT_RDWR)
         running = tuple(self._running)
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
-        for sock in self._sockets:
-            for connection in kernel.connections(sock):
-                connection.shutdown(socket.SHUT_RDWR)

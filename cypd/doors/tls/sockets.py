@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+Address = tuple[str, int]
+
 _ANYWHERE = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared with, not bound
 
 
-def connections(listening: socket.socket) -> Iterator[socket.socket]:
-    """Yield a duplicate of each connection that came in through ``listening``, for the moment."""
-    host, port = listening.getsockname()[:2]
+def connections(listening: Address) -> Iterator[socket.socket]:
+    """Yield a duplicate of each connection that came in at ``listening``, for the moment."""
+    host, port = listening
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError), _duplicate(int(name)) as sock:
             if _is_ours(sock, host, port):
