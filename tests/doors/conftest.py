@@ -15,8 +15,9 @@ import pytest
 from cypd.doors.asgi import Application
 from cypd.doors.plain import Limits, PlainDoor, bind
 from cypd.doors.tls import Certificates, TlsDoor
+from tests.authority import Authority
 from tests.doors.client import Client
-from tests.doors.tls_client import Authority, TlsClient
+from tests.doors.tls_client import TlsClient
 
 QUICK = Limits(sweep=0.02, header=0.2, keep_alive=0.3, rate_window=0.2, linger=0.3)
 

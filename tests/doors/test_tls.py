@@ -15,10 +15,10 @@ import trustme
 from cypd.doors.asgi import PATH_SEND, REQUEST_SLABS, Message, Receive, Scope, Send
 from cypd.doors.plain import Limits
 from cypd.doors.tls import CertificateError, Certificates
+from tests.authority import Authority
 from tests.doors.apps import Recorder, answer, hello, whole_body
 from tests.doors.client import Client
 from tests.doors.conftest import QUICK, OpenedTls, OpenTls
-from tests.doors.tls_client import Authority
 
 GIB = 1 << 30
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
