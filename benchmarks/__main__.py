@@ -10,13 +10,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import large_pulls, large_pushes, machine, memory, report, small_pulls, small_pushes
+from benchmarks import (
+    large_pulls,
+    large_pushes,
+    machine,
+    memory,
+    report,
+    small_pulls,
+    small_pushes,
+    tls_pulls,
+)
 from benchmarks.figures import Result
 from benchmarks.lab import QUICK, Lab, Scale
 from benchmarks.servers import KINDS
 
 CLAIMS: Mapping[str, Callable[[Lab], Iterable[Result]]] = {
     "large-pulls": large_pulls.run,
+    "tls-pulls": tls_pulls.run,
     "small-pulls": small_pulls.run,
     "large-pushes": large_pushes.run,
     "small-pushes": small_pushes.run,
