@@ -19,6 +19,7 @@ from benchmarks import (
     report,
     small_pulls,
     small_pushes,
+    tls_pulls,
 )
 from benchmarks.figures import Result
 from benchmarks.lab import QUICK, Lab, Scale
@@ -26,6 +27,7 @@ from benchmarks.servers import KINDS
 
 CLAIMS: Mapping[str, Callable[[Lab], Iterable[Result]]] = {
     "large-pulls": large_pulls.run,
+    "tls-pulls": tls_pulls.run,
     "small-pulls": small_pulls.run,
     "credentials": credentials.run,
     "large-pushes": large_pushes.run,

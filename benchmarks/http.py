@@ -3,8 +3,10 @@
 import base64
 import mmap
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -111,6 +113,42 @@ class Connection:
         if not data:
             raise ConnectionError("the server hung up")
         return data
+
+
+class TlsConnection(Connection):
+    """The same inside TLS; ``authority`` (PEM) has signed the server's certificate."""
+
+    def __init__(self, port: int, authority: Path, window: int = 0) -> None:
+        super().__init__(port, window=window)
+        context = ssl.create_default_context(cafile=authority)
+        self._tls = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
+        self.socket = self._tls
+        self._buffer = bytearray(256 * 1024)
+
+    @property
+    def cipher(self) -> str:
+        """What both sides have agreed on."""
+        return f"{self._tls.version()} {(self._tls.cipher() or ('none',))[0]}"
+
+    def discard(self, path: str) -> int:
+        """GET a path, decrypt the body and look at none of it, return its size."""
+        self.send("GET", path)
+        answer, body_start = self._receive_head()
+        if answer.status != 200:
+            raise ConnectionError(f"GET {path}: {answer.status}")
+        size = int(answer.fields["content-length"])
+        missing = size - len(body_start)
+        while missing > 0:
+            got = self._tls.recv_into(self._buffer)
+            if not got:
+                raise ConnectionError(f"GET {path}: {missing} of {size} bytes are missing")
+            missing -= got
+        return size
+
+    def send(self, method: str, path: str, fields: str = "", body: Body = ()) -> None:
+        """Send a request and leave its answer where it is."""
+        head = f"{method} {path} HTTP/1.1\r\n{self._always}{fields}\r\n".encode()
+        self._tls.sendall(b"".join((head, *body)))
 
 
 def in_chunks(content: memoryview) -> Iterator[bytes | memoryview]:

@@ -67,11 +67,13 @@ class Lab:
     server_cpu: int
 
     @contextmanager
-    def running(self, *names: str) -> Iterator[Mapping[str, Server]]:
+    def running(self, *names: str, tls: bool = False) -> Iterator[Mapping[str, Server]]:
         """Run those of the named servers that take part, each from an empty state."""
         with TemporaryDirectory(prefix="benchmarks-") as directory, ExitStack() as stack:
             yield {
-                name: stack.enter_context(KINDS[name](Path(directory) / name, self.server_cpu))
+                name: stack.enter_context(
+                    KINDS[name](Path(directory) / name, self.server_cpu, tls=tls)
+                )
                 for name in names
                 if name in self.servers
             }

@@ -14,8 +14,10 @@ from socket import create_server
 from types import TracebackType
 from typing import ClassVar, Self
 
+import trustme
+
 from benchmarks import oci
-from benchmarks.http import Connection
+from benchmarks.http import Connection, TlsConnection
 from benchmarks.oci import Blob
 
 REPOSITORY = "benchmarks/image"
@@ -29,9 +31,10 @@ class Server(ABC):
     credentials: str | None = None
     _process: subprocess.Popen[bytes]  # from entering the context on
 
-    def __init__(self, directory: Path, cpu: int) -> None:
+    def __init__(self, directory: Path, cpu: int, *, tls: bool = False) -> None:
         self.directory = directory
         self.port = _free_port()
+        self.tls_port = _free_port() if tls else None
         self.url = f"http://127.0.0.1:{self.port}"
         self._cpu = cpu
         self._log = directory / "log"
@@ -69,8 +72,23 @@ class Server(ABC):
         """Return a new connection that may push."""
         return Connection(self.port, self.credentials, window)
 
+    def connect_tls(self, window: int = 0) -> TlsConnection:
+        """Return a new connection by TLS, for a server that was made with it."""
+        assert self.tls_port is not None  # noqa: S101
+        return TlsConnection(self.tls_port, self.directory / "root.pem", window)
+
+    def _certify(self) -> None:
+        """Write a certificate, its key, and who has signed it (ECDSA, P-256)."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.directory / "root.pem"))
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(str(self.directory / "key.pem"))
+        issued.cert_chain_pems[0].write_to_path(str(self.directory / "certificate.pem"))
+
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True)
+        if self.tls_port is not None:
+            self._certify()
         pinned = ["taskset", "--cpu-list", str(self._cpu), *self.command()]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -141,8 +159,8 @@ class Cypd(Registry):
 
     name = "cypd"
 
-    def __init__(self, directory: Path, cpu: int) -> None:
-        super().__init__(directory, cpu)
+    def __init__(self, directory: Path, cpu: int, *, tls: bool = False) -> None:
+        super().__init__(directory, cpu, tls=tls)
         self._password = secrets.token_urlsafe()
         self.credentials = f"admin:{self._password}"
 
@@ -152,7 +170,13 @@ class Cypd(Registry):
 
     def environment(self) -> Mapping[str, str]:
         """Let anybody pull, as the peers do."""
+        tls = {
+            "CYPD_SERVER_TLS_LISTEN": f"127.0.0.1:{self.tls_port}",
+            "CYPD_TLS_CERTIFICATE": str(self.directory / "certificate.pem"),
+            "CYPD_TLS_KEY": str(self.directory / "key.pem"),
+        }
         return {
+            **(tls if self.tls_port is not None else {}),
             "CYPD_SERVER_LISTEN": f"127.0.0.1:{self.port}",
             "CYPD_STORAGE_ROOT": str(self.directory / "state"),
             "CYPD_AUTH_ADMIN_PASSWORD": self._password,
@@ -201,6 +225,11 @@ class Nginx(Server):
     def command(self) -> Sequence[str]:
         """Write a configuration file and serve it."""
         (self.directory / "www").mkdir()
+        tls = f"""
+        listen 127.0.0.1:{self.tls_port} ssl;
+        ssl_certificate {self.directory}/certificate.pem;
+        ssl_certificate_key {self.directory}/key.pem;
+        ssl_protocols TLSv1.2 TLSv1.3;"""
         configuration = self.directory / "nginx.conf"
         configuration.write_text(f"""\
 daemon off;
@@ -221,7 +250,7 @@ http {{
     uwsgi_temp_path {self.directory}/scratch;
     scgi_temp_path {self.directory}/scratch;
     server {{
-        listen 127.0.0.1:{self.port};
+        listen 127.0.0.1:{self.port};{tls if self.tls_port is not None else ""}
         root {self.directory}/www;
     }}
 }}

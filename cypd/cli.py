@@ -12,7 +12,7 @@ import uvloop
 import cypd
 from cypd.commands import projects, users
 from cypd.config import Config, ConfigError, load
-from cypd.daemon import EXIT_FATAL, require_root, serve
+from cypd.daemon import EXIT_FATAL, require_certificates, require_root, serve
 from cypd.refusals import Refusal
 from cypd.registry.ports import Fatal, Unavailable
 
@@ -86,9 +86,11 @@ def _serve(config: Config, _: argparse.Namespace) -> int:
 
 def _check(config: Config, _: argparse.Namespace) -> int:
     root = require_root(config)
-    print(
-        f"The configuration is good. Listens on {', '.join(config.server.listen)}, data in {root}"
+    require_certificates(config)
+    addresses = ", ".join(
+        (*config.server.listen, *(f"{it} (TLS)" for it in config.server.tls_listen))
     )
+    print(f"The configuration is good. Listens on {addresses}, data in {root}")
     return 0
 
 

@@ -31,6 +31,7 @@ class Server(_Section, frozen=True):
 
     external_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+)?$")] = ""
     listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:5000",)
+    tls_listen: tuple[str, ...] = ()
     max_connections: Annotated[int, Meta(ge=1)] = 10_000
     header_timeout: _Positive = 10.0
     idle_timeout: _Positive = 75.0
@@ -38,14 +39,30 @@ class Server(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         self.addresses()
+        self.tls_addresses()
 
     def addresses(self) -> list[tuple[str, int]]:
         """Return ``listen`` as (host, port)."""
-        found = [(address, _ADDRESS.fullmatch(address)) for address in self.listen]
-        for address, match in found:
-            if not match or int(match[3]) > 65535:
-                raise ValueError(f"listen: {address!r} is not host:port or [IPv6]:port")
-        return [(match[1] or match[2], int(match[3])) for _, match in found if match]
+        return [_address("listen", address) for address in self.listen]
+
+    def tls_addresses(self) -> list[tuple[str, int]]:
+        """Return ``tls_listen`` as (host, port)."""
+        return [_address("tls_listen", address) for address in self.tls_listen]
+
+
+def _address(key: str, text: str) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(text)
+    if not match or int(match[3]) > 65535:
+        raise ValueError(f"{key}: {text!r} is not host:port or [IPv6]:port")
+    return match[1] or match[2], int(match[3])
+
+
+class Tls(_Section, frozen=True):
+    """The files that ``server.tls_listen`` needs."""
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
 
 
 class Storage(_Section, frozen=True):
@@ -129,6 +146,7 @@ class Config(_Section, frozen=True):
     """The whole configuration."""
 
     server: Server = Server()
+    tls: Tls = Tls()
     storage: Storage = Storage()
     metadata: Metadata = Metadata()
     auth: Auth = Auth()

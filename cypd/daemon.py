@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,9 @@ from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import PasswordPool, hash_password
 from cypd.auth.tokens import Lifetimes, Tokens
 from cypd.config import Config, ConfigError
+from cypd.doors.asgi import Application
 from cypd.doors.plain import Limits, PlainDoor, bind
+from cypd.doors.tls import CertificateError, Certificates, TlsDoor
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.projects.access import ProjectAccess
 from cypd.projects.members import Members
@@ -68,13 +70,43 @@ def require_root(config: Config) -> Path:
     return root
 
 
+def require_certificates(config: Config) -> Certificates | None:
+    """Return the files of the TLS door, if there is to be one.
+
+    Raises ConfigError for what is missing, can't be read or does not fit together.
+    """
+    if not config.server.tls_listen:
+        return None
+    for key in ("certificate", "key"):
+        if not getattr(config.tls, key):
+            raise ConfigError(f"tls.{key}: server.tls_listen needs a PEM file here")
+    client_ca = Path(config.tls.client_ca) if config.tls.client_ca else None
+    found = Certificates(Path(config.tls.certificate), Path(config.tls.key), client_ca)
+    with _certificate_errors():
+        found.check()
+    return found
+
+
+@contextlib.contextmanager
+def _certificate_errors() -> Iterator[None]:
+    try:
+        yield
+    except CertificateError as error:
+        raise ConfigError(f"tls.{error.role}: {error}") from None
+
+
 async def serve(config: Config) -> int:
     """Run the registry until SIGTERM or SIGINT; return the exit status.
 
-    Raises ConfigError for a folder or an address that can't be used.
+    SIGHUP reads the certificates again. Raises ConfigError for a folder, an address or a
+    certificate that can't be used.
     """
     root = require_root(config)
-    sockets = _bind(config)
+    certificates = require_certificates(config)
+    with contextlib.ExitStack() as bound:
+        plain = _bind("server.listen", config.server.addresses(), bound)
+        tls = _bind("server.tls_listen", config.server.tls_addresses(), bound)
+        bound.pop_all()  # the doors close them from here on
     stopping = asyncio.Event()
     status = 0
 
@@ -87,28 +119,65 @@ async def serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with _registry(config, root, on_fatal) as door:
-        await door.start(sockets)
+    async with _registry(config, root, on_fatal) as application:
+        limits = Limits(
+            header=config.server.header_timeout,
+            keep_alive=config.server.idle_timeout,
+            connections=config.server.max_connections,
+        )
+        doors: list[PlainDoor | TlsDoor] = []
+        if certificates:
+            doors.append(await _open_tls(application, certificates, limits, tls))
+        doors.append(PlainDoor(application, limits))
+        await doors[-1].start(plain)
         gc.freeze()  # what was built to stay need not be looked at again by the collector
-        addresses = ", ".join(f"http://{_address(it)}" for it in sockets)
-        log.info("cypd %s serves %s, data in %s", cypd.__version__, addresses, root)
+        addresses = [*(f"http://{_address(it)}" for it in plain)]
+        addresses += [f"https://{_address(it)}" for it in tls]
+        log.info("cypd %s serves %s, data in %s", cypd.__version__, ", ".join(addresses), root)
         await stopping.wait()
         grace = config.server.drain_timeout if status == 0 else 0.0
-        log.info("stopping: %d connections, at most %g seconds", door.connections, grace)
-        await door.drain(grace)
+        open_now = sum(door.connections for door in doors)
+        log.info("stopping: %d connections, at most %g seconds", open_now, grace)
+        await asyncio.gather(*(door.drain(grace) for door in doors))
     return status
 
 
-def _bind(config: Config) -> list[socket.socket]:
+async def _open_tls(
+    application: Application, certificates: Certificates, limits: Limits, tls: list[socket.socket]
+) -> TlsDoor:
+    door = TlsDoor(application, certificates, limits)
+    with _certificate_errors():
+        await door.start(tls)
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()  # the loop itself holds a task only weakly
+
+    def on_hangup() -> None:
+        reloads.add(task := loop.create_task(_reload(door)))
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    return door
+
+
+async def _reload(door: TlsDoor) -> None:
+    try:
+        await door.reload()
+    except CertificateError as error:
+        log.error("tls.%s: %s; the certificate read before stays in use", error.role, error)  # noqa: TRY400
+    else:
+        log.info("new connections get the certificate as it is now")
+
+
+def _bind(
+    key: str, addresses: list[tuple[str, int]], bound: contextlib.ExitStack
+) -> list[socket.socket]:
     sockets: list[socket.socket] = []
-    for host, port in config.server.addresses():
+    for host, port in addresses:
         try:
-            sockets.append(bind(host, port))
+            sockets.append(bound.enter_context(bind(host, port)))
         except OSError as error:
-            for opened in sockets:
-                opened.close()
             reason = error.strerror or str(error)
-            raise ConfigError(f"server.listen: {host}:{port}: {reason.lower()}") from None
+            raise ConfigError(f"{key}: {host}:{port}: {reason.lower()}") from None
     return sockets
 
 
@@ -120,7 +189,7 @@ def _address(listening: socket.socket) -> str:
 @contextlib.asynccontextmanager
 async def _registry(
     config: Config, root: Path, on_fatal: Callable[[Fatal], None]
-) -> AsyncIterator[PlainDoor]:
+) -> AsyncIterator[Application]:
     """Build everything over the state folder; take it down in reverse order."""
     with contextlib.ExitStack() as stack:
         metadata = LmdbMetadata(root / "metadata", config.metadata.map_size)
@@ -186,18 +255,15 @@ async def _registry(
         )
         async with api, asyncio.TaskGroup() as upkeep:
             tasks = [
-                upkeep.create_task(_sweep(janitor, config.gc.interval, on_fatal)),
+                upkeep.create_task(_repeat("janitor", config.gc.interval, janitor.sweep, on_fatal)),
                 upkeep.create_task(_check_readers(metadata)),
-                upkeep.create_task(_keep_accounts(config, metadata.accounts, accounts)),
+                upkeep.create_task(_repeat("accounts", _FLUSH_SECONDS, accounts.keep, on_fatal)),
             ]
-            limits = Limits(
-                header=config.server.header_timeout,
-                keep_alive=config.server.idle_timeout,
-                connections=config.server.max_connections,
-            )
-            yield PlainDoor(compose(v2, api), limits)
+            yield compose(v2, api)
             for task in tasks:
                 task.cancel()
+            with contextlib.suppress(Fatal, Unavailable):
+                await accounts.authenticator.flush()
 
 
 class Accounts(NamedTuple):
@@ -210,6 +276,13 @@ class Accounts(NamedTuple):
     second_factor: SecondFactor
     personal_tokens: PersonalTokens
     authenticator: UserAuthenticator
+    window: float
+    """Seconds for which a wrong password counts."""
+
+    async def keep(self) -> None:
+        """Note when tokens were used, and forget what is over."""
+        await self.authenticator.flush()
+        await self.store.sweep(now=time.time(), window=self.window)
 
 
 def build_accounts(config: Config, root: Path, store: AccountStore) -> Accounts:
@@ -234,6 +307,7 @@ def build_accounts(config: Config, root: Path, store: AccountStore) -> Accounts:
         second_factor,
         PersonalTokens(store),
         UserAuthenticator(store, passwords, tokens),
+        settings.failure_window,
     )
 
 
@@ -254,26 +328,24 @@ async def _ensure_administrator(config: Config, root: Path, accounts: Accounts) 
         log.info("first start: the password of the user %s is in %s", ADMINISTRATOR, written)
 
 
-async def _sweep(janitor: Janitor, interval: float, on_fatal: Callable[[Fatal], None]) -> None:
+async def _repeat(
+    name: str,
+    interval: float,
+    work: Callable[[], Awaitable[object]],
+    on_fatal: Callable[[Fatal], None],
+) -> None:
+    """Do a piece of upkeep now, and again after each interval."""
     while True:
         try:
-            await janitor.sweep()
+            await work()
         except Fatal as error:
             on_fatal(error)
         except Unavailable as error:
-            log.warning("janitor: %s; it tries again in %g seconds", error, interval)
+            log.warning("%s: %s; it tries again in %g seconds", name, error, interval)
         except Exception:
             # Whatever it stumbled over, it is no reason to stop serving.
-            log.exception("janitor: a round broke off; it tries again in %g seconds", interval)
+            log.exception("%s: a round broke off; it tries again in %g seconds", name, interval)
         await asyncio.sleep(interval)
-
-
-async def _keep_accounts(config: Config, store: AccountStore, accounts: Accounts) -> None:
-    while True:
-        await asyncio.sleep(_FLUSH_SECONDS)
-        with contextlib.suppress(Unavailable):  # the next round does it
-            await accounts.authenticator.flush()
-            await store.sweep(now=time.time(), window=config.auth.failure_window)
 
 
 async def _check_readers(metadata: LmdbMetadata) -> None:

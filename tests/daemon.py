@@ -138,6 +138,13 @@ class Daemon:
         finally:
             connection.close()
 
+    def wait_for(self, line: str, deadline: float = 10) -> None:
+        """Return when the log has ``line``."""
+        end = time.monotonic() + deadline
+        while line not in self.log.read_text(errors="replace"):
+            assert time.monotonic() < end, f"no {line!r} in the log{self._tail()}"
+            time.sleep(0.02)
+
     def _wait_until_it_answers(self, deadline: float) -> None:
         assert self._process is not None
         while True:

@@ -1,14 +1,19 @@
 """The command line, as an operator meets it."""
 
+import os
+import signal
 import subprocess
 import sys
+from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 
 import pytest
 
 import cypd
+from tests.authority import Authority
 from tests.daemon import Daemon, free_port
 
+TLS = {"CYPD_SERVER_TLS_LISTEN": "127.0.0.1:0"}
 CYPD = str(Path(sys.executable).with_name("cypd"))
 
 
@@ -56,6 +61,13 @@ def test_check_tells_whether_the_configuration_is_good(tmp_path: Path) -> None:
         ({"CYPD_STORAGE_ROOT": "file/below"}, "Not a directory"),
         ({"CYPD_SERVER_LISTEN": "192.0.2.1:5000"}, "server.listen: 192.0.2.1:5000: "),
         ({"CYPD_SERVER_LISTN": "x"}, "did you mean CYPD_SERVER_LISTEN?"),
+        ({"CYPD_SERVER_TLS_LISTEN": "5443"}, "tls_listen: '5443' is not host:port"),
+        (TLS, "tls.certificate: server.tls_listen needs a PEM file here"),
+        (TLS | {"CYPD_TLS_CERTIFICATE": "file"}, "tls.key: server.tls_listen needs a PEM file"),
+        (
+            TLS | {"CYPD_TLS_CERTIFICATE": "no", "CYPD_TLS_KEY": "file"},
+            "tls.certificate: no: no such file or directory",
+        ),
     ],
 )
 def test_what_can_not_be_used_ends_the_start(
@@ -133,3 +145,64 @@ def test_several_addresses_are_served(tmp_path: Path) -> None:
     with daemon:
         assert daemon.request("GET", "/v2/").status == 200
     assert f"http://[::1]:{port}" in daemon.log.read_text()
+
+
+def tls_files(authority: Authority) -> dict[str, str]:
+    """Return the environment that switches TLS on with the files of ``authority``."""
+    certificate, key = str(authority.files.certificate), str(authority.files.key)
+    return TLS | {"CYPD_TLS_CERTIFICATE": certificate, "CYPD_TLS_KEY": key}
+
+
+def test_check_looks_at_the_certificate(tmp_path: Path) -> None:
+    """A certificate and key that fit are fine; a key of another certificate is 78, and named."""
+    authority, other = (Authority(tmp_path / name) for name in ("a", "b"))
+    good = run("config", "check", folder=tmp_path, environment=tls_files(authority))
+    mixed = tls_files(authority) | {"CYPD_TLS_KEY": str(other.files.key)}
+    bad = run("config", "check", folder=tmp_path, environment=mixed)
+
+    assert (good.returncode, bad.returncode) == (0, 78)
+    assert "127.0.0.1:0 (TLS)" in good.stdout
+    assert f"tls.key: {other.files.key} is not the key of {authority.files.certificate}" in (
+        bad.stderr
+    )
+
+
+def test_tls_is_served_beside_plain_http(tmp_path: Path) -> None:
+    """Both doors lead to the same registry, and both are drained when it stops."""
+    authority = Authority(tmp_path / "tls")
+    daemon = Daemon(tmp_path, tls_files(authority))
+    daemon.environment["CYPD_SERVER_TLS_LISTEN"] = address = f"127.0.0.1:{free_port()}"
+    with daemon:
+        challenged = https_get(address, authority)
+        assert challenged.status == 401
+        assert challenged.headers["www-authenticate"].startswith(
+            f'Bearer realm="https://{address}/'
+        )
+        assert daemon.request("GET", "/v2/").status == 200
+    assert f"https://{address}" in daemon.log.read_text()
+
+
+def test_a_hangup_reloads_the_certificate(tmp_path: Path) -> None:
+    """After SIGHUP new connections get the new certificate; a bad one changes nothing."""
+    authority = Authority(tmp_path / "tls")
+    daemon = Daemon(tmp_path, tls_files(authority))
+    daemon.environment["CYPD_SERVER_TLS_LISTEN"] = address = f"127.0.0.1:{free_port()}"
+    with daemon:
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for("new connections get the certificate")
+        authority.files.key.write_text("no key")
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for("tls.key: ")
+        assert https_get(address, authority).status == 401
+
+
+def https_get(address: str, authority: Authority) -> HTTPResponse:
+    """GET /v2/ by TLS; the certificate has to be good."""
+    connection = HTTPSConnection(address, context=authority.context(), timeout=10)
+    try:
+        connection.request("GET", "/v2/")
+        response = connection.getresponse()
+        response.read()
+        return response
+    finally:
+        connection.close()

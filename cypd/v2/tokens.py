@@ -5,6 +5,7 @@ docker pulls anonymously in no other way. A token is good for what was asked for
 bearer may do, both; at each request the rights of that moment are looked at again.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import RepositoryName
 from cypd.v2.call import Call
 
+# A host and port that need no quoting in a challenge.
+_AUTHORITY = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 # What docker calls the rights that an action needs.
 _NEEDED = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
 _ACTIONS = {"pull": Action.PULL, "push": Action.PUSH, "delete": Action.DELETE}
@@ -148,8 +151,13 @@ def _own_address(call: Call) -> str:
     """Return the address that the client's connection ended at.
 
     Not what the client says it is (``Host``): who can set that for somebody else would be sent
-    their password.
+    their password. By TLS it is: nobody between can set it, and the client has checked that the
+    certificate is good for it, which it seldom is for an IP address.
     """
+    scheme = call.scope["scheme"]
+    asked_for = call.header(b"host") or ""
+    if scheme == "https" and _AUTHORITY.fullmatch(asked_for):
+        return f"https://{asked_for}"
     host, port = call.scope["server"]
     host = host.removeprefix("::ffff:")  # an IPv4 client of a socket for both (RFC 4291 2.5.5.2)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -47,6 +47,10 @@ class Client(ABC):
         self.stack.close()
 
     @abstractmethod
+    def trust(self, host: str, authority: Path) -> None:
+        """Speak TLS from now on; ``authority`` (PEM) has signed the certificate of ``host``."""
+
+    @abstractmethod
     def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
         """Use these credentials from now on; a client may check them at once."""
 

@@ -45,15 +45,26 @@ class Containerd(Client):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._ctr: tuple[str, ...] = ()
-        self._access: tuple[str, ...] = ("--plain-http",)
+        self._transport: tuple[str, ...] = ("--plain-http",)
+        self._user: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         socket = self.stack.enter_context(containerd(self.directory, self.environment))
         self._ctr = ("ctr", "--address", socket, "--namespace", "tests")
         return self
 
+    def trust(self, host: str, authority: Path) -> None:
+        # With --tlscacert alone it takes the loopback for plain HTTP.
+        hosts = self.directory / "hosts"
+        settings = hosts / host / "hosts.toml"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(
+            f'server = "https://{host}"\n[host."https://{host}"]\nca = "{authority}"'
+        )
+        self._transport = ("--hosts-dir", str(hosts))
+
     def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
-        self._access = ("--plain-http", "--user", f"{user}:{password}")
+        self._user = ("--user", f"{user}:{password}")
 
     def load(self, layout: Layout, name: str) -> None:
         archive = layout.archive(self.directory / "image.tar", name)
@@ -63,14 +74,15 @@ class Containerd(Client):
         archive.unlink()
 
     def push_command(self, name: str) -> tuple[str, ...]:
-        return (*self._ctr, "images", "push", *self._access, name)
+        return (*self._ctr, "images", "push", *self._transport, *self._user, name)
 
     def push(self, name: str) -> str:
         self.run(*self.push_command(name))
         return self._digest(name)
 
     def pull(self, name: str) -> Pulled:
-        self.run(*self._ctr, "images", "pull", "--snapshotter", "native", *self._access, name)
+        access = (*self._transport, *self._user)
+        self.run(*self._ctr, "images", "pull", "--snapshotter", "native", *access, name)
         digest = self._digest(name)
         content = json.loads(self.run(*self._ctr, "content", "get", digest))
         return Pulled(digest, content.get("config", {}).get("digest", ""))

@@ -1,5 +1,6 @@
 """The Docker engine and its command line."""
 
+import shutil
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -16,6 +17,8 @@ class Docker(Client):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
+        self._settings = directory / "etc"
+        self._settings.mkdir()
         socket = f"unix://{directory}/docker.sock"
         self.environment |= {"DOCKER_HOST": socket, "DOCKER_CONFIG": str(directory / "config")}
 
@@ -24,7 +27,11 @@ class Docker(Client):
         config.write_text("{}")
         backend = self.stack.enter_context(containerd(self.directory, self.environment))
         command = (
-            *("unshare", "--mount"),  # it mounts its data on itself; that shall go with it
+            # It mounts its data on itself; that shall go with it. And it looks for the certificates
+            # of authorities below /etc/docker, nowhere else.
+            *("unshare", "--mount", "sh", "-c"),
+            'mkdir -p /etc/docker && mount --bind "$0" /etc/docker && exec "$@"',
+            str(self._settings),
             "dockerd",
             f"--config-file={config}",
             f"--host={self.environment['DOCKER_HOST']}",
@@ -39,6 +46,11 @@ class Docker(Client):
         log, probe = self.directory / "docker.log", ("docker", "version")
         self.stack.enter_context(service(command, self.environment, log, probe))
         return self
+
+    def trust(self, host: str, authority: Path) -> None:
+        certificates = self._settings / "certs.d" / host
+        certificates.mkdir(parents=True)
+        shutil.copy(authority, certificates / "ca.crt")
 
     def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
         self.run("docker", "login", "--username", user, "--password-stdin", host, stdin=password)

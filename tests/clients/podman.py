@@ -1,5 +1,6 @@
 """Podman."""
 
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,6 +31,7 @@ class Podman(Client):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
+        self._transport = "--tls-verify=false"
         auth = directory / "auth.json"
         auth.write_text("{}")  # podman wants it to exist
         containers, storage = directory / "containers.conf", directory / "storage.conf"
@@ -41,9 +43,15 @@ class Podman(Client):
             "REGISTRY_AUTH_FILE": str(auth),
         }
 
+    def trust(self, host: str, authority: Path) -> None:
+        certificates = self.directory / "certificates"
+        certificates.mkdir()
+        shutil.copy(authority, certificates / "ca.crt")
+        self._transport = f"--cert-dir={certificates}"
+
     def login(self, host: str, password: str = PASSWORD, user: str = USER) -> None:
         credentials = ("--username", user, "--password-stdin")
-        self.run("podman", "login", "--tls-verify=false", *credentials, host, stdin=password)
+        self.run("podman", "login", self._transport, *credentials, host, stdin=password)
 
     def load(self, layout: Layout, name: str) -> None:
         image = self.run("podman", "pull", "--quiet", f"oci:{layout.path}:{TAG}").strip()
@@ -51,14 +59,14 @@ class Podman(Client):
 
     def push_command(self, name: str) -> tuple[str, ...]:
         digest = f"--digestfile={self.directory}/digest"
-        return ("podman", "push", "--quiet", "--tls-verify=false", digest, name)
+        return ("podman", "push", "--quiet", self._transport, digest, name)
 
     def push(self, name: str) -> str:
         self.run(*self.push_command(name))
         return (self.directory / "digest").read_text()
 
     def pull(self, name: str) -> Pulled:
-        self.run("podman", "pull", "--quiet", "--tls-verify=false", name)
+        self.run("podman", "pull", "--quiet", self._transport, name)
         form = "{{.Digest}} {{.Id}}"
         digest, config = self.run("podman", "image", "inspect", "--format", form, name).split()
         return Pulled(digest, f"sha256:{config}")

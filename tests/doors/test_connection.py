@@ -10,7 +10,7 @@ from cypd.doors.asgi import Receive, Scope, Send
 from cypd.doors.plain import Limits
 from tests.doors.apps import Recorder, answer, echo, hello, whole_body
 from tests.doors.client import Client
-from tests.doors.conftest import QUICK, OpenDoor
+from tests.doors.conftest import QUICK, OpenDoor, OpenEither
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -216,9 +216,9 @@ async def test_repr(open_door: OpenDoor) -> None:
     assert "<Head GET b'/x' HTTP/1.1> started=False" in connection
 
 
-async def test_idle_eof(open_door: OpenDoor) -> None:
+async def test_idle_eof(open_either: OpenEither) -> None:
     """A client that goes between requests leaves nothing behind."""
-    opened = await open_door(hello)
+    opened = await open_either(hello)
     client = await opened.client()
     await client.get()
     client.close()
@@ -230,7 +230,7 @@ async def test_idle_eof(open_door: OpenDoor) -> None:
 # 100-continue (RFC 9110 section 10.1.1)
 
 
-async def test_continue(open_door: OpenDoor) -> None:
+async def test_continue(open_either: OpenEither) -> None:
     """100 is sent when the application asks for the body, once."""
     asked = asyncio.Event()
 
@@ -239,7 +239,7 @@ async def test_continue(open_door: OpenDoor) -> None:
         body, _ = await whole_body(receive)
         await answer(send, body)
 
-    opened = await open_door(app)
+    opened = await open_either(app)
     client = await opened.client()
     await client.send(PUT_5 + b"Expect: 100-continue\r\n\r\n")
     with pytest.raises(TimeoutError):
@@ -275,7 +275,7 @@ async def test_continue_not_needed(open_door: OpenDoor) -> None:
     assert (await client.answer()).status == 200
 
 
-async def test_continue_not_after_the_start(open_door: OpenDoor) -> None:
+async def test_continue_not_after_the_start(open_either: OpenEither) -> None:
     """No 100 in the middle of a response."""
 
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
@@ -284,7 +284,7 @@ async def test_continue_not_after_the_start(open_door: OpenDoor) -> None:
         await receive()
         await send({"type": "http.response.body", "body": b"b"})
 
-    opened = await open_door(app)
+    opened = await open_either(app)
     client = await opened.client()
     await client.send(PUT_5 + b"Expect: 100-continue\r\n\r\n")
     await asyncio.sleep(0.02)
@@ -312,9 +312,9 @@ async def test_early_answer(open_door: OpenDoor) -> None:
     assert response.body == b"hello"
 
 
-async def test_early_answer_survives_the_body(open_door: OpenDoor) -> None:
+async def test_early_answer_survives_the_body(open_either: OpenEither) -> None:
     """Bytes that nobody reads do not destroy the answer: no RST before it is read."""
-    opened = await open_door(hello)
+    opened = await open_either(hello)
     client = await opened.client()
     await client.send(PUT_BIG + b"x" * 300_000)
     await asyncio.sleep(0.05)
@@ -506,7 +506,7 @@ async def test_slow_application(open_door: OpenDoor) -> None:
 # Stopping
 
 
-async def test_drain(open_door: OpenDoor) -> None:
+async def test_drain(open_either: OpenEither) -> None:
     """Draining closes idle connections at once and lets running requests finish."""
     release = asyncio.Event()
 
@@ -515,7 +515,7 @@ async def test_drain(open_door: OpenDoor) -> None:
             await release.wait()
         await answer(send, b"done")
 
-    opened = await open_door(app)
+    opened = await open_either(app)
     idle, busy = await opened.client(), await opened.client()
     await idle.get()
     await busy.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
@@ -535,21 +535,22 @@ async def test_drain(open_door: OpenDoor) -> None:
     assert opened.door.connections == 0
 
 
-async def test_drain_deadline(open_door: OpenDoor, caplog: pytest.LogCaptureFixture) -> None:
+async def test_drain_deadline(open_either: OpenEither, caplog: pytest.LogCaptureFixture) -> None:
     """At the deadline what still runs is cancelled, and drain waits for its clean-up."""
-    cleaned = asyncio.Event()
+    running, cleaned = asyncio.Event(), asyncio.Event()
 
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
         try:
             await receive()
+            running.set()
             await asyncio.sleep(60)
         finally:
             cleaned.set()
 
-    opened = await open_door(app)
+    opened = await open_either(app)
     client = await opened.client()
     await client.send(GET)
-    await asyncio.sleep(0.02)
+    await running.wait()
     with caplog.at_level(logging.ERROR):
         await opened.door.drain(0.05)
 
@@ -559,7 +560,7 @@ async def test_drain_deadline(open_door: OpenDoor, caplog: pytest.LogCaptureFixt
     assert await closed(client)
 
 
-async def test_drain_without_the_client(open_door: OpenDoor) -> None:
+async def test_drain_without_the_client(open_either: OpenEither) -> None:
     """An application whose client has gone is waited for, too: it may be storing what came."""
     stored = asyncio.Event()
 
@@ -568,7 +569,7 @@ async def test_drain_without_the_client(open_door: OpenDoor) -> None:
         await asyncio.sleep(0.1)
         stored.set()
 
-    opened = await open_door(app)
+    opened = await open_either(app)
     client = await opened.client()
     await client.send(PUT_BIG)
     await asyncio.sleep(0.02)

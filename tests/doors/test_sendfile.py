@@ -15,7 +15,7 @@ import pytest
 from cypd.doors.asgi import PATH_SEND, ZEROCOPY_SEND, Application, Message, Receive, Scope, Send
 from cypd.doors.plain import sendfile
 from tests.doors.apps import answer
-from tests.doors.conftest import OpenDoor
+from tests.doors.conftest import OpenDoor, OpenEither
 
 CONTENT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(128 * 1024))  # 4 MiB
 SIZE = len(CONTENT)
@@ -123,9 +123,9 @@ async def test_defaults(open_door: OpenDoor, path: Path) -> None:
     assert (await client.get()).body == CONTENT[-100:]
 
 
-async def test_path(open_door: OpenDoor, path: Path) -> None:
+async def test_path(open_either: OpenEither, path: Path) -> None:
     """A path is sent whole, and closed."""
-    opened = await open_door(sending({"type": PATH_SEND, "path": str(path)}))
+    opened = await open_either(sending({"type": PATH_SEND, "path": str(path)}))
     client = await opened.client()
     await client.get()
     before = open_descriptors()
@@ -134,9 +134,9 @@ async def test_path(open_door: OpenDoor, path: Path) -> None:
     assert open_descriptors() == before
 
 
-async def test_missing_path(open_door: OpenDoor, tmp_path: Path) -> None:
+async def test_missing_path(open_either: OpenEither, tmp_path: Path) -> None:
     """A path that is not there is an error of the application: 500."""
-    opened = await open_door(sending({"type": PATH_SEND, "path": str(tmp_path / "no")}))
+    opened = await open_either(sending({"type": PATH_SEND, "path": str(tmp_path / "no")}))
     client = await opened.client()
 
     assert (await client.get()).status == 500

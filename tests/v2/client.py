@@ -49,6 +49,7 @@ class Client:
         self._application = application
         self._extensions = extensions
         self.server = ("192.0.2.1", 5000)
+        self.scheme = "http"
         self._authorization = basic(user, password) if user else None
 
     async def request(
@@ -74,6 +75,7 @@ class Client:
             "path": path,
             "query_string": query.encode(),
             "server": self.server,
+            "scheme": self.scheme,
             "headers": [(k.encode(), v.encode("latin-1")) for k, v in fields.items()],
             "extensions": {name: {"receive": exchange.receive} for name in self._extensions},
         }

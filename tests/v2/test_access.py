@@ -126,3 +126,26 @@ async def test_a_challenge_says_where_to_go_and_what_for(
 
         expected = f'Bearer realm="{realm}/v2/auth",service="cypd"{scope}'
         assert (401, expected) == (got.status, got.headers["www-authenticate"])
+
+
+@pytest.mark.parametrize(
+    ("host", "realm"),
+    [
+        ("registry.example.com", "https://registry.example.com"),
+        ("registry.example.com:5443", "https://registry.example.com:5443"),
+        ("[2001:db8::1]:5443", "https://[2001:db8::1]:5443"),
+        ('evil",service="x', "https://192.0.2.1:5000"),
+        ("evil/path", "https://192.0.2.1:5000"),
+        ("user@evil", "https://192.0.2.1:5000"),
+    ],
+)
+async def test_a_challenge_by_tls_names_what_the_certificate_was_checked_for(
+    engines: Engines, host: str, realm: str
+) -> None:
+    """By TLS the realm is https and the host that the client asked for, if it is a host at all."""
+    registry = build(*engines)
+    registry.anonymous.scheme = "https"
+    got = await registry.anonymous.request("GET", "/v2/", headers={"Host": host})
+
+    expected = f'Bearer realm="{realm}/v2/auth",service="cypd"'
+    assert expected == got.headers["www-authenticate"]

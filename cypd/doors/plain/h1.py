@@ -43,7 +43,7 @@ _NEXT_CHUNK = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})\r\n")
 # RFC 9112 section 5: field-line = field-name ":" OWS field-value OWS
 _FIELD_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 # RFC 9110 section 4.2.1: an http URI has a non-empty host. RFC 3986 section 3.2.2 spells it.
-_HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-fvV:.]+\])(?::[0-9]*)?")
+HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-fvV:.]+\])(?::[0-9]*)?")
 # RFC 9112 section 3.2.2: absolute-form = absolute-URI
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -195,7 +195,7 @@ def _host(head: Head) -> None:
     hosts = head.ours(b"host")
     if len(hosts) > 1 or (not hosts and head.http_version == "1.1"):
         raise _bad("exactly one Host field is required")
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    if hosts and not HOST.fullmatch(hosts[0]):
         raise _bad("invalid Host field")
 
 
@@ -207,13 +207,17 @@ def _target(head: Head) -> None:
     if b"#" in target:
         raise _bad("fragment in the request target")
     head.raw_path, _, head.query = target.partition(b"?")
-    if b"%" not in head.raw_path:
-        head.path = head.raw_path.decode("ascii")
-        return
-    if _BAD_ESCAPE.search(head.raw_path):
+    head.path = decode_path(head.raw_path)
+
+
+def decode_path(raw_path: bytes) -> str:
+    """Undo the percent-encoding of a path. Raises RequestError."""
+    if b"%" not in raw_path:
+        return raw_path.decode("ascii")
+    if _BAD_ESCAPE.search(raw_path):
         raise _bad("malformed percent-encoding in the path")
     try:
-        head.path = unquote_to_bytes(head.raw_path).decode("utf-8")
+        return unquote_to_bytes(raw_path).decode("utf-8")
     except UnicodeDecodeError:
         raise _bad("the path is not UTF-8") from None
 
@@ -223,7 +227,7 @@ def _absolute_target(head: Head) -> bytes:
     if head.target == b"*" and head.method == "OPTIONS":
         return head.target
     absolute = _ABSOLUTE.fullmatch(head.target)
-    if absolute is None or not _HOST.fullmatch(absolute[1]):
+    if absolute is None or not HOST.fullmatch(absolute[1]):
         raise _bad("malformed request target")
     # RFC 9112 section 3.2.2: the received Host is replaced by the host of the target.
     head.headers = [field for field in head.headers if field[0] != b"host"]
