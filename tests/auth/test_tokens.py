@@ -195,8 +195,10 @@ NO_TIMES = ["", "1", "x", 1.5, True, False, -1, -1.5, 1 << 40, 1 << 64, 10**400,
 NOT_OURS = ["", "cyp", "cypd ", "cypd/", "cypd.example.org", "CYPD", ["cypd"], ["cypd", "x"],
             "cypd\0"]  # fmt: skip
 NO_KINDS = ["", "ACCESS", "access ", "bearer", "pat", "TokenType.ACCESS"]
-NO_GRANTS: list[Any] = [None, {}, "x", [None], [1], [{}], [{"name": "a"}], [{"name": 1, "actions": []}],
-             [{"name": "a", "actions": "pull"}], [{"name": "a", "actions": [1]}]]  # fmt: skip
+NO_GRANTS: list[Any] = [
+    None, {}, "x", [None], [1], [{}], [{"name": "a"}], [{"name": 1, "actions": []}],
+    [{"name": "a", "actions": "pull"}], [{"name": "a", "actions": [1]}],
+]  # fmt: skip
 TEXTS = ("iss", "aud", "sub", "jti", "user_id", "username", "token_type", "sid", "credential")
 TIMES = ("exp", "nbf", "iat")
 WRONG: list[tuple[str, list[Any]]] = [
