@@ -30,8 +30,8 @@ def test_a_name_has_one_form(text: str, name: str) -> None:
     [
         "", "a", "a" * 65, "a" * 100_000, "admİn", "admın", "аdmin", "ad\u200dmin", "ad\u200bmin",
         "\u202eadmin", "admin\u200e", "admin.", ".admin", "-admin", "ad..min", "ad._min", "admin ",
-        "ad min", "admin\n", "admin\0", "ad/min", "ad@min", "ad:min", "ádmin", "admin\u0301", "管理员",
-        "\ud800\ud800", "а" * 10,
+        "ad min", "admin\n", "admin\0", "ad/min", "ad@min", "ad:min", "ádmin", "admin\u0301",
+        "管理员", "\ud800\ud800", "а" * 10,
     ],
 )  # fmt: skip
 def test_a_name_that_looks_like_another_is_refused(text: str) -> None:
@@ -44,7 +44,7 @@ def test_a_name_that_looks_like_another_is_refused(text: str) -> None:
 
 @given(spellings)
 def test_what_is_accepted_is_plain(text: str) -> None:
-    """Whatever comes in, a name is ASCII, is its own canonical form, and comes out as it went in."""
+    """Whatever comes in, a name is ASCII and its own canonical form."""
     try:
         name = user_name(text)
     except Refusal as refusal:

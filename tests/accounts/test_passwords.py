@@ -125,7 +125,7 @@ async def test_a_changed_password_is_forgotten_at_once(house: House) -> None:
     await House(house.store).users.set_password(user.id, "a new password")
 
     await refused(Code.WRONG_PASSWORD, house.passwords.owner("ada", PASSWORD, HOME))
-    assert await house.passwords.owner("ada", "a new password", HOME)
+    await house.passwords.owner("ada", "a new password", HOME)
 
 
 async def test_what_is_remembered_passes_although_others_guess(house: House) -> None:
@@ -170,7 +170,8 @@ async def test_a_password_alone_does_not_forgive_wrong_codes(house: House, clock
     ("password", "good"),
     [
         ("x" * 7, False), ("x" * 8, True), ("x" * 1024, True), ("x" * 1025, False),
-        ("someone-long", False), ("SomeOne-Long", False), ("someone-long1", True), ("密码" * 4, True),
+        ("someone-long", False), ("SomeOne-Long", False), ("someone-long1", True),
+        ("密码" * 4, True),
     ],
 )  # fmt: skip
 def test_what_a_good_password_is(password: str, good: bool) -> None:

@@ -71,7 +71,7 @@ async def test_a_code_is_taken_once(house: House, clock: Clock) -> None:
         await refused(Code.SECOND_FACTOR_WRONG, consume(current(house), code_at(totp, step), HOME))
     clock.now += 60
     await house.throttle.clear("ada")
-    assert await consume(current(house), code_at(totp), HOME)
+    await consume(current(house), code_at(totp), HOME)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_clocks_may_differ_by_a_step(
     clock.now += 3600
     call = house.second_factor.consume(current(house), code_at(totp, step), HOME)
     if taken:
-        assert await call
+        await call
     else:
         await refused(Code.SECOND_FACTOR_WRONG, call)
 
@@ -133,7 +133,7 @@ async def test_wrong_codes_are_counted(house: House) -> None:
     await refused(Code.TOO_MANY_FAILURES, consume(current(house), code_at(totp), HOME))
     await house.throttle.clear("ada")
 
-    assert await consume(current(house), code_at(totp), HOME)
+    await consume(current(house), code_at(totp), HOME)
 
 
 async def test_removing_it_takes_both_factors(house: House) -> None:

@@ -47,7 +47,7 @@ async def test_a_refresh_gives_new_tokens(house: House, clock: Clock) -> None:
         login = await house.sessions.refresh(login.refresh.text)
         assert login.refresh.id != first.refresh.id
         assert clock.now + LIFETIMES.refresh == login.refresh.expires_at
-        principal = await house.principal(login)
+    principal = await house.principal(login)
     clock.now = first.access.expires_at - 1
 
     assert principal.session == (await house.principal(first)).session

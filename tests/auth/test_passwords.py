@@ -23,7 +23,7 @@ def pool() -> Iterator[PasswordPool]:
 
 
 def test_passwords_are_argon2id() -> None:
-    """The parameters are OWASP's, each hash has a salt of its own, and what is none never matches."""
+    """OWASP's parameters, a salt for each hash, and what is no hash never matches."""
     password_hash = hash_password(PASSWORD)
 
     assert password_hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")

@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,7 +57,7 @@ def test_a_token_says_whose_it_is(tokens: Tokens, kind: TokenType) -> None:
         claims = tokens.verify(token, kind)
         assert (USER.id, "ada", kind) == (claims.user_id, claims.username, claims.token_type)
         assert USER.id == claims.sub
-    assert claims == Tokens(KEY, LIFETIMES).verify(token, kind)  # of another process
+        assert claims == Tokens(KEY, LIFETIMES).verify(token, kind)  # of another process
     assert Code.TOKEN_INVALID is refusal_of(Tokens("o" * 64, LIFETIMES), token)
 
 
@@ -105,7 +103,7 @@ def test_a_token_ends(tokens: Tokens, clock: Clock, kind: TokenType) -> None:
     }.get(kind, LIFETIMES.refresh)
     token = text(tokens, kind)
     clock.now += lifetime + 60
-    assert tokens.verify(token, kind)
+    tokens.verify(token, kind)
     clock.now += 1
     assert Code.TOKEN_EXPIRED is refusal_of(tokens, token, kind)
 
@@ -114,7 +112,7 @@ def test_a_token_of_the_future_is_none(tokens: Tokens, clock: Clock) -> None:
     """A minute's leeway for clocks that differ, and no more."""
     token = text(tokens, TokenType.ACCESS)
     clock.now -= 60
-    assert tokens.verify(token, TokenType.ACCESS)
+    tokens.verify(token, TokenType.ACCESS)
     clock.now -= 1
     assert Code.TOKEN_INVALID is refusal_of(tokens, token)
 
@@ -123,7 +121,7 @@ def test_grace_is_as_long_as_asked_for(tokens: Tokens, clock: Clock) -> None:
     """And changes nothing for whoever asks for none, or for another kind."""
     token = text(tokens, TokenType.REGISTRY)
     clock.now += LIFETIMES.registry + 60 + 600
-    assert tokens.verify(token, TokenType.REGISTRY, grace=600)
+    tokens.verify(token, TokenType.REGISTRY, grace=600)
     assert Code.TOKEN_EXPIRED is refusal_of(tokens, token, TokenType.REGISTRY, grace=599)
     assert Code.TOKEN_EXPIRED is refusal_of(tokens, token, TokenType.REGISTRY)
     assert Code.TOKEN_INVALID is refusal_of(tokens, token, TokenType.ACCESS, grace=600)
@@ -134,7 +132,7 @@ def test_grace_is_as_long_as_asked_for(tokens: Tokens, clock: Clock) -> None:
 
 def encoded(value: Any) -> str:
     """Return JSON, or bytes as they are, in base64url."""
-    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    raw = value if isinstance(value, bytes) else json.dumps(value, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
@@ -171,7 +169,7 @@ def headers(payload: dict[str, Any]) -> Iterator[str]:
     extras += [{"crit": it} for it in ([], ["b64"], ["exp"], ["x"], "b64", None)]
     extras += [{"b64": it} for it in (False, True)] + [{"b64": False, "crit": ["b64"]}]
     extras += [{"zip": "DEF"}, {"cty": "JWT"}, {"enc": "A128GCM"}, {"typ": "at+jwt"}, {"typ": None}]
-    asked = [HEADER | {"alg": algorithm} for algorithm in algorithms]
+    asked: list[dict[str, Any]] = [HEADER | {"alg": algorithm} for algorithm in algorithms]
     asked += [HEADER | extra for extra in extras]
     asked += [{"alg": algorithm} | extra for algorithm in ("none", "RS256") for extra in extras]
     asked += [{}, {"typ": "JWT"}, {"alg": "HS256"}, dict(reversed(HEADER.items()))]
@@ -184,46 +182,51 @@ def headers(payload: dict[str, Any]) -> Iterator[str]:
     for digest in ("sha384", "sha512", "sha1"):
         yield signed(HEADER, payload, digest=digest)
         yield signed(HEADER | {"alg": "HS" + digest[3:]}, payload, digest=digest)
-    pem_less = {"RS256": rsa.generate_private_key(65537, 2048)}
-    yield jwt.encode(payload, pem_less["RS256"], "RS256")
-    yield jwt.encode(payload, ec.generate_private_key(ec.SECP256R1()), "ES256")
+    for algorithm, size in (("RS256", 256), ("PS256", 256), ("ES256", 64), ("EdDSA", 64)):
+        message = f"{encoded(HEADER | {'alg': algorithm})}.{encoded(payload)}"
+        yield f"{message}.{encoded(b'x' * size)}"  # of the length that such a signature has
     for key in ("", "o" * 64, KEY[:-1], KEY + "k", KEY.upper()):
         yield signed(HEADER, payload, key)
+
+
+NO_TEXTS = [None, 1, 1.5, True, False, [], {}, ["x"], {"x": 1}, -1, 1 << 70]
+NO_TIMES = ["", "1", "x", 1.5, True, False, -1, -1.5, 1 << 40, 1 << 64, 10**400, None, [], [1], {},
+            float("inf"), float("nan")]  # fmt: skip
+NOT_OURS = ["", "cyp", "cypd ", "cypd/", "cypd.example.org", "CYPD", ["cypd"], ["cypd", "x"],
+            "cypd\0"]  # fmt: skip
+NO_KINDS = ["", "ACCESS", "access ", "bearer", "pat", "TokenType.ACCESS"]
+NO_GRANTS: list[Any] = [
+    None, {}, "x", [None], [1], [{}], [{"name": "a"}], [{"name": 1, "actions": []}],
+    [{"name": "a", "actions": "pull"}], [{"name": "a", "actions": [1]}],
+]  # fmt: skip
+TEXTS = ("iss", "aud", "sub", "jti", "user_id", "username", "token_type", "sid", "credential")
+TIMES = ("exp", "nbf", "iat")
+WRONG: list[tuple[str, list[Any]]] = [
+    *((name, NO_TEXTS) for name in TEXTS),
+    *((name, NO_TIMES) for name in TIMES),
+    *((name, NOT_OURS) for name in ("iss", "aud")),
+    ("token_type", NO_KINDS),
+    ("access", NO_GRANTS),
+]
 
 
 def claims(payload: dict[str, Any]) -> Iterator[str]:
     """Yield tokens with the right key and header, of which one claim is wrong or missing."""
     now = payload["iat"]
-    texts = ("iss", "aud", "sub", "jti", "user_id", "username", "token_type", "sid", "credential")
-    times = ("exp", "nbf", "iat")
-    for name in ("sub", "exp", "iat", "nbf", "jti", "user_id", "username", "token_type",
-                 "iss", "aud"):  # fmt: skip
+    for name in set(payload) - {"sid", "credential", "access"}:  # those have defaults
         yield signed(HEADER, {key: value for key, value in payload.items() if key != name})
-    wrong: list[Any] = [None, 1, 1.5, True, False, [], {}, ["x"], {"x": 1}, -1, 1 << 70]
-    for name in texts:
-        for value in wrong:
-            yield signed(HEADER, payload | {name: value})
-    numbers: list[Any] = ["", str(now), "x", now + 0.5, True, False, -1, -now, 1 << 40, 1 << 64,
-                          10**400, None, [], [now], {}, float("inf"), float("nan")]  # fmt: skip
-    for name in times:
-        for value in numbers:
-            yield signed(HEADER, payload | {name: value})
+    for name, values in WRONG:
+        yield from (signed(HEADER, payload | {name: value}) for value in values)
+    for name in TIMES:
         raw = json.dumps(payload | {name: "HERE"}).replace('"HERE"', "1e400")
         yield signed(HEADER, raw.encode())
-    for name in ("iss", "aud"):
-        for value in ("", "cyp", "cypd ", "cypd/", "cypd.example.org", "CYPD", ["cypd"],
-                      ["cypd", "x"], "cypd\0"):  # fmt: skip
-            yield signed(HEADER, payload | {name: value})
-    for value in ("", "ACCESS", "access ", "bearer", "pat", "TokenType.ACCESS"):
-        yield signed(HEADER, payload | {"token_type": value})
-    for value in (None, {}, "x", [None], [1], [{}], [{"name": "a"}], [{"name": 1, "actions": []}],
-                  [{"name": "a", "actions": "pull"}], [{"name": "a", "actions": [1]}]):  # fmt: skip
-        yield signed(HEADER, payload | {"access": value})
+        yield signed(HEADER, payload | {name: str(now)})
+        yield signed(HEADER, payload | {name: now + 0.5})
     yield signed(HEADER, payload | {"exp": now - 61})
     yield signed(HEADER, payload | {"nbf": now + 61})
     yield signed(HEADER, payload | {"iat": now + 61})
-    for raw in (b"", b"null", b"[]", b"1", b'"x"', b"{", b"\xff", b"[" * 4000, b'{"a":' * 1000):
-        yield signed(HEADER, raw)
+    for text in (b"", b"null", b"[]", b"1", b'"x"', b"{", b"\xff", b"[" * 4000, b'{"a":' * 1000):
+        yield signed(HEADER, text)
 
 
 def texts(token: str) -> Iterator[str]:
@@ -250,12 +253,12 @@ def texts(token: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("mutate", "at_least"), [("headers", 250), ("claims", 180), ("texts", 900)]
+    ("mutate", "at_least"), [("headers", 450), ("claims", 200), ("texts", 1400)]
 )
 def test_every_forgery_is_refused(tokens: Tokens, clock: Clock, mutate: str, at_least: int) -> None:
-    """Whatever is wrong with a token, it is 401 and nothing else; with nothing wrong it is taken."""
+    """Whatever is wrong with a token, it is 401 and nothing else; with nothing wrong it holds."""
     whole = signed(HEADER, good(clock))
-    assert tokens.verify(whole, TokenType.ACCESS)
+    tokens.verify(whole, TokenType.ACCESS)
     forged = {
         "headers": lambda: set(headers(good(clock))),
         "claims": lambda: set(claims(good(clock))),
