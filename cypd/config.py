@@ -52,6 +52,7 @@ class Storage(_Section, frozen=True):
     """Where blobs are kept."""
 
     root: Annotated[str, Meta(min_length=1)] = "data"
+    min_free: Annotated[int, Meta(ge=0)] = 256 << 20
 
 
 class Metadata(_Section, frozen=True):

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import cypd
+from cypd import systemd
 from cypd.access import administrator_only
 from cypd.accounts import secret_file
 from cypd.accounts.administrator import ADMINISTRATOR, ensure_administrator
@@ -19,6 +21,7 @@ from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import hash_password, verify_password
 from cypd.config import Config, ConfigError
 from cypd.doors.plain import Limits, PlainDoor, bind
+from cypd.health import Health
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.registry.blobs import Blobs
 from cypd.registry.janitor import Janitor
@@ -26,12 +29,15 @@ from cypd.registry.manifests import Manifests
 from cypd.registry.ports import Fatal, Unavailable
 from cypd.registry.uploads import Uploads
 from cypd.storage.filesystem import FilesystemStorage
+from cypd.storage.space import FreeSpace
 from cypd.v2.app import V2
 
 log = logging.getLogger(__name__)
 
 EXIT_FATAL = 70  # sysexits.h EX_SOFTWARE: the storage can't be trusted, restart
 _READER_CHECK_SECONDS = 30.0
+_CLOSE_SECONDS = 30.0  # after the last request: queued writes, and threads
+_KEY_CHARACTERS = 32
 
 
 def require_root(config: Config) -> Path:
@@ -52,8 +58,9 @@ async def serve(config: Config) -> int:
 
     Raises ConfigError for a folder or an address that can't be used.
     """
+    notifier = systemd.Notifier(os.environ)
     root = require_root(config)
-    sockets = _bind(config)
+    sockets = _listen(config)
     stopping = asyncio.Event()
     status = 0
 
@@ -66,16 +73,37 @@ async def serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with _registry(config, root, on_fatal) as door:
+    async with _registry(config, root, on_fatal) as (door, health):
         await door.start(sockets)
         gc.freeze()  # what was built to stay need not be looked at again by the collector
         addresses = ", ".join(f"http://{_address(it)}" for it in sockets)
         log.info("cypd %s serves %s, data in %s", cypd.__version__, addresses, root)
+        notifier.ready(f"serves {addresses}")
+        watch = loop.create_task(notifier.watch(health.is_well, lambda: _figures(door)))
         await stopping.wait()
         grace = config.server.drain_timeout if status == 0 else 0.0
         log.info("stopping: %d connections, at most %g seconds", door.connections, grace)
+        notifier.stopping(f"stopping, {_figures(door)}", grace + _CLOSE_SECONDS)
+        health.is_draining = True
         await door.drain(grace)
+        watch.cancel()
     return status
+
+
+def _figures(door: PlainDoor) -> str:
+    return f"{door.connections} connections, {door.active} requests"
+
+
+def _listen(config: Config) -> list[socket.socket]:
+    """Return the sockets of the service manager, which stay open over restarts, or our own."""
+    inherited = systemd.listening_sockets(os.environ)
+    sockets = inherited.pop("http", [])
+    if inherited:
+        raise ConfigError(f"LISTEN_FDNAMES: nothing is served at {', '.join(inherited)}")
+    if sockets:
+        log.info("the service manager's sockets take the place of server.listen")
+        return sockets
+    return _bind(config)
 
 
 def _bind(config: Config) -> list[socket.socket]:
@@ -99,15 +127,18 @@ def _address(listening: socket.socket) -> str:
 @contextlib.asynccontextmanager
 async def _registry(
     config: Config, root: Path, on_fatal: Callable[[Fatal], None]
-) -> AsyncIterator[PlainDoor]:
+) -> AsyncIterator[tuple[PlainDoor, Health]]:
     """Build everything over the state folder; take it down in reverse order."""
     with contextlib.ExitStack() as stack:
         metadata = LmdbMetadata(root / "metadata", config.metadata.map_size)
         stack.callback(metadata.close)
         storage = FilesystemStorage(root)
         stack.callback(storage.close)
+        await _test_write(metadata)
+        space = FreeSpace(root, config.storage.min_free)
+        health = Health(metadata.probe, space.is_enough, on_fatal)
         await _ensure_administrator(config, root, metadata.accounts)
-        authenticator = UserAuthenticator(metadata.accounts, secret_file.ensure(root / "token-key"))
+        authenticator = UserAuthenticator(metadata.accounts, _token_key(root))
         stack.callback(authenticator.close)
         allows = administrator_only(anonymous_pull=config.access.anonymous == "pull")
         v2 = V2(
@@ -145,9 +176,23 @@ async def _registry(
                 keep_alive=config.server.idle_timeout,
                 connections=config.server.max_connections,
             )
-            yield PlainDoor(compose(v2), limits)
+            yield PlainDoor(compose(v2), limits), health
             for task in tasks:
                 task.cancel()
+
+
+async def _test_write(metadata: LmdbMetadata) -> None:
+    try:
+        await metadata.test_write()
+    except Unavailable as error:  # a full disk keeps nobody from pulling
+        log.warning("start: %s", error)
+
+
+def _token_key(root: Path) -> str:
+    key = systemd.credential(os.environ, "token-key")
+    if key and len(key) < _KEY_CHARACTERS:
+        raise ConfigError(f"credential token-key: it has less than {_KEY_CHARACTERS} characters")
+    return key or secret_file.ensure(root / "token-key")
 
 
 async def _ensure_administrator(config: Config, root: Path, users: AccountStore) -> None:
@@ -155,7 +200,8 @@ async def _ensure_administrator(config: Config, root: Path, users: AccountStore)
         users,
         hash_password,
         verify_password,
-        configured_password=config.auth.admin_password,
+        configured_password=config.auth.admin_password
+        or systemd.credential(os.environ, "admin-password"),
         password_file=root / "admin-password",
     )
     if written:
