@@ -6,6 +6,8 @@ import faulthandler
 import logging
 import os
 import sys
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import uvloop
@@ -47,6 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(run)
     run.set_defaults(run=_serve)
 
+    ask = commands.add_parser(
+        "health",
+        help="ask the running daemon whether it is ready",
+        description="Ask the daemon at the first address of server.listen whether it is ready: "
+        "0 if so, else 1 and what keeps it from being so.",
+    )
+    _add_config(ask)
+    ask.set_defaults(run=_health)
+
     configuration = commands.add_parser("config", help="look at the configuration")
     checks = configuration.add_subparsers(required=True, metavar="COMMAND")
     check = checks.add_parser(
@@ -74,6 +85,22 @@ def _serve(config: Config) -> int:
     faulthandler.enable()  # the watchdog's SIGABRT then shows where each thread hangs
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(config))
+
+
+def _health(config: Config) -> int:
+    host, port = config.server.addresses()[0]
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (not bound to)
+    connection = HTTPConnection(here, port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        print(response.read(100).decode(errors="replace").strip())
+    except (OSError, HTTPException) as error:
+        print(f"cypd: nobody answers at {host}:{port}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    return 0 if response.status == HTTPStatus.OK else 1
 
 
 def _check(config: Config) -> int:

@@ -159,6 +159,7 @@ async def _registry(
             external_url=config.server.external_url,
             delete_enabled=config.access.delete,
             on_fatal=on_fatal,
+            require_space=space.require,
         )
         janitor = Janitor(
             metadata.registry,
@@ -176,7 +177,7 @@ async def _registry(
                 keep_alive=config.server.idle_timeout,
                 connections=config.server.max_connections,
             )
-            yield PlainDoor(compose(v2), limits), health
+            yield PlainDoor(compose(v2, health), limits), health
             for task in tasks:
                 task.cancel()
 

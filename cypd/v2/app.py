@@ -36,6 +36,8 @@ class Route(NamedTuple):
     handler: Callable[[Call], Awaitable[None]]
     is_open: bool = False
     """Also to nobody."""
+    takes_space: bool = False
+    """Refused on a disk that is almost full."""
 
 
 class V2:
@@ -52,12 +54,14 @@ class V2:
         external_url: str,
         delete_enabled: bool,
         on_fatal: Callable[[Fatal], None],
+        require_space: Callable[[int], None],
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
         self._external_url = external_url
         self._delete_enabled = delete_enabled
         self._on_fatal = on_fatal
+        self._require_space = require_space
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
         manifest = ManifestHandlers(manifests)
@@ -68,12 +72,12 @@ class V2:
             Endpoint.BLOB_GET: Route(Action.PULL, blob.get),
             Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete),
             Endpoint.MANIFEST_GET: Route(Action.PULL, manifest.get),
-            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put),
+            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put, takes_space=True),
             Endpoint.MANIFEST_DELETE: Route(Action.DELETE, manifest.delete),
-            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start),
+            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start, takes_space=True),
             Endpoint.UPLOAD_STATUS: Route(Action.PUSH, upload.status),
-            Endpoint.UPLOAD_CHUNK: Route(Action.PUSH, upload.append),
-            Endpoint.UPLOAD_COMMIT: Route(Action.PUSH, upload.commit),
+            Endpoint.UPLOAD_CHUNK: Route(Action.PUSH, upload.append, takes_space=True),
+            Endpoint.UPLOAD_COMMIT: Route(Action.PUSH, upload.commit, takes_space=True),
             Endpoint.UPLOAD_CANCEL: Route(Action.PUSH, upload.cancel),
             Endpoint.TAG_LIST: Route(Action.PULL, lists.tags),
             Endpoint.REFERRERS: Route(Action.PULL, lists.referrers),
@@ -100,6 +104,8 @@ class V2:
         call.principal = await self._authenticator.authenticate(call.header(b"authorization"))
         if not route.is_open:
             self._require_allowed(call, route.action)
+        if route.takes_space:
+            self._require_space(call.content_length() or 0)
         await route.handler(call)
 
     def _require_allowed(self, call: Call, action: Action | None) -> None:

@@ -3,20 +3,16 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cypd.oci.media_types import OCI_INDEX
 from tests.crash.client import Client
-from tests.daemon import Daemon
 from tests.systemd.launcher import Launcher
+from tests.systemd.wedge import wedged
 
 IS_CI = bool(os.environ.get("CI"))
 # The unit's 20 seconds where time is plenty.
@@ -26,26 +22,6 @@ REQUESTS_PER_SECOND = 300
 
 MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
 MANIFEST_PATH = "/v2/library/app/manifests/latest"
-
-# Begins a write transaction, says so, and keeps it until its input ends.
-_HOLD = """
-import lmdb, sys
-with lmdb.open(sys.argv[1], lib_version=0, max_dbs=64).begin(write=True):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def wedged(daemon: Daemon) -> Iterator[None]:
-    """Hold LMDB's write lock in another process: the daemon's writer waits for it for ever."""
-    command = (sys.executable, "-c", _HOLD, str(daemon.state / "metadata"))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        yield
-        holder.stdin.close()
 
 
 @pytest.mark.parametrize("notify", ["", f"@cypd-test-{os.getpid()}"], ids=["path", "abstract"])

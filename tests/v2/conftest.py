@@ -1,7 +1,7 @@
 """A registry to talk to: over the engines in memory, and over files and LMDB."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,7 @@ def build(
     delete_enabled: bool = True,
     external_url: str = "",
     max_sessions_per_user: int = 10,
+    require_space: Callable[[int], None] = lambda _size: None,
 ) -> Registry:
     """Return a registry over engines."""
     fatal: list[Fatal] = []
@@ -127,6 +128,7 @@ def build(
         external_url=external_url,
         delete_enabled=delete_enabled,
         on_fatal=fatal.append,
+        require_space=require_space,
     )
     admin, other, anonymous = (Client(application, user, "x") for user in ("admin", "other", ""))
     return Registry(metadata, storage, application, admin, other, anonymous, fatal)
