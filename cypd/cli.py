@@ -13,9 +13,12 @@ from pathlib import Path
 import uvloop
 
 import cypd
+from cypd import logs
 from cypd.config import Config, ConfigError, load
 from cypd.daemon import EXIT_FATAL, require_root, serve
 from cypd.registry.ports import Fatal
+
+log = logging.getLogger(__name__)
 
 EXIT_CONFIG = 78  # sysexits.h EX_CONFIG; systemd's RestartPreventExitStatus knows it
 
@@ -27,12 +30,20 @@ def main(arguments: list[str] | None = None) -> int:
         config = load(options.config, os.environ)
         status: int = options.run(config)
     except ConfigError as error:
-        print(f"cypd: {error}", file=sys.stderr)
+        _complain(error)
         return EXIT_CONFIG
     except Fatal as error:
-        print(f"cypd: {error}", file=sys.stderr)
+        _complain(error)
         return EXIT_FATAL
     return status
+
+
+def _complain(error: Exception) -> None:
+    """Say what ends the command: in the log's form where there is one, else to who typed it."""
+    if logging.getLogger().handlers:
+        log.critical("%s", error)
+    else:
+        print(f"cypd: {error}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,11 +88,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(config: Config) -> int:
-    logging.basicConfig(
-        level=config.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    logs.configure(config.log.level, config.log.format, os.environ)
     faulthandler.enable()  # the watchdog's SIGABRT then shows where each thread hangs
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(config))

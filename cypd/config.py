@@ -99,6 +99,8 @@ class Log(_Section, frozen=True):
     """What is written to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    requests: Literal["off", "errors", "sampled", "all"] = "errors"
 
 
 class Config(_Section, frozen=True):

@@ -28,6 +28,7 @@ from cypd.registry.janitor import Janitor
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import Fatal, Unavailable
 from cypd.registry.uploads import Uploads
+from cypd.request_log import logged
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.space import FreeSpace
 from cypd.v2.app import V2
@@ -177,7 +178,8 @@ async def _registry(
                 keep_alive=config.server.idle_timeout,
                 connections=config.server.max_connections,
             )
-            yield PlainDoor(compose(v2, health), limits), health
+            application = logged(compose(v2, health), config.log.requests)
+            yield PlainDoor(application, limits), health
             for task in tasks:
                 task.cancel()
 

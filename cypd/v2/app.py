@@ -1,14 +1,13 @@
 """The application: one table from endpoint to handler, one place where errors are answered."""
 
 import logging
-import re
-import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 from cypd.access import ANONYMOUS, Action, Authenticator, Policy
 from cypd.doors.asgi import Receive, Scope, Send
+from cypd.logs import trace_id
 from cypd.oci.endpoints import Endpoint, parse
 from cypd.oci.errors import Code, OCIError
 from cypd.registry.blobs import Blobs
@@ -24,7 +23,6 @@ from cypd.v2.uploads import UploadHandlers
 
 log = logging.getLogger(__name__)
 
-_TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _RETRY_SECONDS = b"5"
 
 
@@ -102,6 +100,7 @@ class V2:
         call.target = parse(scope["method"], scope["path"])
         route = self.routes[call.target.endpoint]
         call.principal = await self._authenticator.authenticate(call.header(b"authorization"))
+        scope["user"] = call.principal.name  # for the log of requests
         if not route.is_open:
             self._require_allowed(call, route.action)
         if route.takes_space:
@@ -149,24 +148,19 @@ class V2:
         }
 
     def _fault(self, call: Call, error: Exception) -> OCIError:
-        trace_id = _trace_id(call)
+        trace = trace_id(call.scope)
         where = f"{call.scope['method']} {call.scope['path']!r}"
         if isinstance(error, BlobMissing):
-            log.error("%s trace=%s: a blob is damaged or missing: %s", where, trace_id, error)
+            log.error("%s trace=%s: a blob is damaged or missing: %s", where, trace, error)
         else:
-            log.error("%s trace=%s", where, trace_id, exc_info=error)
+            log.error("%s trace=%s", where, trace, exc_info=error)
         if isinstance(error, Fatal):
             self._on_fatal(error)
         return OCIError(
             Code.UNKNOWN,
-            detail={"trace_id": trace_id},
-            headers={b"x-request-id": trace_id.encode()},
+            detail={"trace_id": trace},
+            headers={b"x-request-id": trace.encode()},
         )
-
-
-def _trace_id(call: Call) -> str:
-    given = call.header(b"x-request-id") or ""
-    return given if _TRACE_ID.fullmatch(given) else secrets.token_hex(4)
 
 
 async def _ping(call: Call) -> None:
