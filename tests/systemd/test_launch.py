@@ -110,7 +110,7 @@ def test_secrets_may_come_as_credentials(tmp_path: Path) -> None:
         assert not {"token-key", "admin-password"} & {it.name for it in daemon.state.iterdir()}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_nobody_notices_a_restart(tmp_path: Path) -> None:
     """Restart after restart under load, every request on a connection of its own is a 200."""
     environment = {"CYPD_ACCESS_ANONYMOUS": "pull"}
