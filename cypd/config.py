@@ -69,6 +69,7 @@ class Storage(_Section, frozen=True):
     """Where blobs are kept."""
 
     root: Annotated[str, Meta(min_length=1)] = "data"
+    min_free: Annotated[int, Meta(ge=0)] = 256 << 20
 
 
 class Metadata(_Section, frozen=True):
@@ -140,6 +141,8 @@ class Log(_Section, frozen=True):
     """What is written to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    requests: Literal["off", "errors", "sampled", "all"] = "errors"
 
 
 class Config(_Section, frozen=True):

@@ -36,6 +36,8 @@ class Daemon:
     user = USER
     password = PASSWORD
     command: tuple[str, ...] = (str(Path(sys.executable).with_name("cypd")), "serve")
+    descriptors: tuple[int, ...] = ()
+    """What the process inherits, by the same numbers."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
@@ -79,6 +81,15 @@ class Daemon:
 
     def start(self, deadline: float = 20) -> None:
         """Start on the same port and state as before; return when it answers ``GET /v2/``."""
+        self.spawn()
+        try:
+            self._wait_until_it_answers(time.monotonic() + deadline)
+        except BaseException:
+            self.kill()
+            raise
+
+    def spawn(self) -> None:
+        """Start, and do not wait."""
         assert self._process is None, "the daemon is running already"
         self.state.mkdir(parents=True, exist_ok=True)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("CYPD_")}
@@ -90,13 +101,9 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=self.descriptors,
                 start_new_session=True,  # so that kill() reaches its workers too
             )
-        try:
-            self._wait_until_it_answers(time.monotonic() + deadline)
-        except BaseException:
-            self.kill()
-            raise
 
     def stop(self, deadline: float = 30) -> None:
         """Ask the daemon to end (SIGTERM), as an init system does; it must exit with 0."""

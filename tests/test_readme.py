@@ -78,3 +78,21 @@ def test_the_password_file_is_where_the_readme_says(tmp_path: Path) -> None:
     with Daemon(tmp_path, {"CYPD_AUTH_ADMIN_PASSWORD": ""}) as daemon:
         daemon.password = (daemon.state / "admin-password").read_text().strip()
         assert daemon.request("GET", "/v2/").status == 200
+
+
+def test_the_guide_to_the_service_names_what_there_is() -> None:
+    """Ten commands; what they install exists here, and goes where the units look for it."""
+    lines = [line for line in commands(READMES[0]) if line.startswith("sudo ")]
+    unit = (ROOT / "systemd" / "cypd.service").read_text()
+
+    assert len(lines) == 10
+    files = {
+        word for line in lines for word in line.split() if re.match(r"[a-z]+[/.][a-z.]+$", word)
+    }
+    assert {"requirements.lock", "config/cypd.toml", "systemd/cypd.service"} <= files
+    assert all((ROOT / file).exists() for file in files - {"cypd.service", "cypd.socket"})
+    assert "ExecStart=/opt/cypd/bin/cypd serve --config /etc/cypd/cypd.toml\n" in unit
+    assert "/opt/cypd" in lines[2]
+    assert lines[5].endswith(" /etc/cypd/cypd.toml")
+    assert lines[9].endswith(" /var/lib/cypd/admin-password")
+    assert "CYPD_STORAGE_ROOT=/var/lib/cypd\n" in unit

@@ -11,8 +11,9 @@ import orjson
 from cypd.accounts.ports import User
 from cypd.accounts.users import Users
 from cypd.commands import AddConfig, opened
+from cypd.composition import build_accounts
 from cypd.config import Config
-from cypd.daemon import build_accounts, require_root
+from cypd.daemon import require_root
 
 Change = Callable[[Users, User], Awaitable[object]]
 

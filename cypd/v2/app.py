@@ -1,14 +1,13 @@
 """The application: one table from endpoint to handler, one place where errors are answered."""
 
 import logging
-import re
-import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 from cypd.access import Action, Admission, Authenticator, Policy
 from cypd.doors.asgi import Receive, Scope, Send
+from cypd.logs import trace_id
 from cypd.oci.endpoints import Endpoint, parse
 from cypd.oci.errors import Code, OCIError
 from cypd.refusals import Refusal
@@ -26,7 +25,6 @@ from cypd.v2.uploads import UploadHandlers
 
 log = logging.getLogger(__name__)
 
-_TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _RETRY_SECONDS = b"5"
 _WORDS = {
     401: Code.UNAUTHORIZED,
@@ -48,6 +46,8 @@ class Route(NamedTuple):
     """It may be the first that a project hears of."""
     outlives: bool = False
     """Who opened an upload may finish it although their token is over meanwhile."""
+    takes_space: bool = False
+    """Refused on a disk that is almost full."""
 
 
 class V2:
@@ -67,6 +67,7 @@ class V2:
         delete_enabled: bool,
         session_ttl: float,
         on_fatal: Callable[[Fatal], None],
+        require_space: Callable[[int], None],
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
@@ -75,6 +76,7 @@ class V2:
         self._delete_enabled = delete_enabled
         self._session_ttl = session_ttl
         self._on_fatal = on_fatal
+        self._require_space = require_space
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
         manifest = ManifestHandlers(manifests)
@@ -87,12 +89,16 @@ class V2:
             Endpoint.BLOB_GET: Route(Action.PULL, blob.get),
             Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete),
             Endpoint.MANIFEST_GET: Route(Action.PULL, manifest.get),
-            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put, begins=True),
+            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put, begins=True, takes_space=True),
             Endpoint.MANIFEST_DELETE: Route(Action.DELETE, manifest.delete),
-            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start, begins=True),
+            Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start, begins=True, takes_space=True),
             Endpoint.UPLOAD_STATUS: Route(Action.PUSH, upload.status, outlives=True),
-            Endpoint.UPLOAD_CHUNK: Route(Action.PUSH, upload.append, outlives=True),
-            Endpoint.UPLOAD_COMMIT: Route(Action.PUSH, upload.commit, outlives=True),
+            Endpoint.UPLOAD_CHUNK: Route(
+                Action.PUSH, upload.append, outlives=True, takes_space=True
+            ),
+            Endpoint.UPLOAD_COMMIT: Route(
+                Action.PUSH, upload.commit, outlives=True, takes_space=True
+            ),
             Endpoint.UPLOAD_CANCEL: Route(Action.PUSH, upload.cancel, outlives=True),
             Endpoint.TAG_LIST: Route(Action.PULL, lists.tags),
             Endpoint.REFERRERS: Route(Action.PULL, lists.referrers),
@@ -123,8 +129,11 @@ class V2:
             registry=True,
             grace=self._session_ttl if route.outlives else 0.0,
         )
+        scope["user"] = call.principal.name  # for the log of requests
         if not route.is_open:
             self._require_allowed(call, route.action)
+        if route.takes_space:
+            self._require_space(call.content_length() or 0)
         if route.begins:
             await self._admit(call.principal, call.repository)
         await route.handler(call)
@@ -173,24 +182,19 @@ class V2:
         }
 
     def _fault(self, call: Call, error: Exception) -> OCIError:
-        trace_id = _trace_id(call)
+        trace = trace_id(call.scope)
         where = f"{call.scope['method']} {call.scope['path']!r}"
         if isinstance(error, BlobMissing):
-            log.error("%s trace=%s: a blob is damaged or missing: %s", where, trace_id, error)
+            log.error("%s trace=%s: a blob is damaged or missing: %s", where, trace, error)
         else:
-            log.error("%s trace=%s", where, trace_id, exc_info=error)
+            log.error("%s trace=%s", where, trace, exc_info=error)
         if isinstance(error, Fatal):
             self._on_fatal(error)
         return OCIError(
             Code.UNKNOWN,
-            detail={"trace_id": trace_id},
-            headers={b"x-request-id": trace_id.encode()},
+            detail={"trace_id": trace},
+            headers={b"x-request-id": trace.encode()},
         )
-
-
-def _trace_id(call: Call) -> str:
-    given = call.header(b"x-request-id") or ""
-    return given if _TRACE_ID.fullmatch(given) else secrets.token_hex(4)
 
 
 def _worded(refusal: Refusal) -> OCIError:

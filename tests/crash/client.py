@@ -27,6 +27,10 @@ class Client:
     ) -> None:
         self.close()
 
+    def connect(self) -> None:
+        """Connect, and send nothing yet."""
+        self._connection.connect()
+
     def close(self) -> None:
         """Go away."""
         self._connection.close()

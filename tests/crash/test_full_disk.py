@@ -18,6 +18,7 @@ SWEEPS = {
     "CYPD_GC_INTERVAL": "0.2",
     "CYPD_GC_BLOB_GRACE": "0.2",
     "CYPD_UPLOADS_SESSION_TTL": "0.2",
+    "CYPD_STORAGE_MIN_FREE": "0",  # what is refused in time is never full
 }
 
 

@@ -57,6 +57,33 @@ async def test_two_sockets() -> None:
     assert repr(door) == "<PlainDoor 0 connections, 0 active>"
 
 
+async def test_a_connection_accepted_before_the_drain_is_answered(open_door: OpenDoor) -> None:
+    """Whoever got through to the door before it closed has one request answered, not a reset."""
+    opened = await open_door(hello)
+    clients = [await opened.client() for _ in range(3)]
+    await clients[0].get()
+    draining = asyncio.ensure_future(opened.door.drain(2))
+    await asyncio.sleep(0.02)
+    answers = [await client.get() for client in clients[1:]]
+
+    assert [(it.status, it.headers.get(b"connection")) for it in answers] == [(200, b"close")] * 2
+    assert await clients[0].receive() == b""  # it was idle, and may open another
+    for client in clients:
+        client.close()
+    await draining
+    assert opened.door.connections == 0
+
+
+async def test_silent_connections_do_not_hold_up_the_drain(open_door: OpenDoor) -> None:
+    """One that sends nothing is closed a moment later, long before the drain's deadline."""
+    opened = await open_door(hello)
+    client = await opened.client()
+    await asyncio.sleep(0.02)
+    await opened.door.drain(60)
+
+    assert await client.receive() == b""
+
+
 async def test_no_descriptors_left(open_door: OpenDoor) -> None:
     """Without descriptors for new clients the door neither spins nor dies."""
     opened = await open_door(hello, limits=Limits(sweep=0.02))

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,6 +167,7 @@ def build(
     max_sessions_per_user: int = 10,
     default_quota: int = UNLIMITED,
     allows: Policy = _allows,
+    require_space: Callable[[int], None] = lambda _size: None,
 ) -> Registry:
     """Return a registry over engines, where pushes create projects."""
     fatal: list[Fatal] = []
@@ -186,6 +187,7 @@ def build(
         delete_enabled=delete_enabled,
         session_ttl=3600.0,
         on_fatal=fatal.append,
+        require_space=require_space,
     )
     admin, other, anonymous = (Client(application, user, "x") for user in ("admin", "other", ""))
     return Registry(store, metadata.projects, storage, application, admin, other, anonymous, fatal)

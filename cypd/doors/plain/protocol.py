@@ -35,6 +35,7 @@ class Connection(asyncio.BufferedProtocol):
         "_disconnected",
         "_draining",
         "_eof",
+        "_fresh",
         "_lingered",
         "_mark",
         "_running",
@@ -68,6 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         self.lost = False  # nothing can be sent any more
         self._disconnected = False  # the transport has ended
         self._eof = False  # the client has sent its last byte
+        self._fresh = True  # no request has come yet
         self._lingered = 0  # bytes thrown away since
         self._since = 0.0  # door.now when the present state began
         self._running = False  # inside _advance
@@ -181,6 +183,8 @@ class Connection(asyncio.BufferedProtocol):
         if not end:
             return False
         self.pending = pending[end:]
+        self._fresh = False
+        self.closing = door.closing
         self.exchange = exchange = Exchange(self, parse_head(pending[:end], door.limits))
         if exchange.body is not None and not exchange.body.decoder.done:
             self.transport.pause_reading()
@@ -319,7 +323,13 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.abort()
 
     def stop(self) -> None:
-        """Close after the present exchange; at once if there is none."""
+        """Close after the present exchange; at once if there is none.
+
+        But a connection that was just accepted has its first request under way, perhaps in the
+        kernel already: closing it now would be a reset, although nobody told the client to go.
+        """
+        if self._fresh and self.door.now - self._since < self.door.limits.linger:
+            return
         self.closing = True
         if self.exchange is None and not self.lingering:
             self.transport.close()
@@ -339,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.pending:
             if age > limits.header:
                 self.refuse(RequestError(HTTPStatus.REQUEST_TIMEOUT, "request head too slow"))
-        elif age > limits.keep_alive:
+        elif age > (limits.linger if self.door.closing else limits.keep_alive):
             self.transport.close()
 
     def _look_at_end(self, now: float) -> None:

@@ -65,7 +65,7 @@ class PlainDoor:
         self._connections: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
-        self._closing = False
+        self.closing = False
         # Set anew by each sweep
         self.now = 0.0  # loop time
         self.date = b""  # the Date field line
@@ -95,9 +95,12 @@ class PlainDoor:
 
     async def drain(self, deadline: float) -> None:
         """Stop accepting, let running requests finish for ``deadline`` seconds, cut the rest."""
-        self._closing = True
+        self.closing = True
         for server in self._servers:
             server.close()
+        await asyncio.sleep(
+            0
+        )  # what was accepted in this turn of the loop is made known in the next
         for connection in tuple(self._connections):
             connection.stop()
         try:
@@ -128,7 +131,7 @@ class PlainDoor:
 
     def admit(self, connection: Connection) -> bool:
         """Count ``connection``; False if there is no room for it."""
-        if len(self._connections) >= self.limits.connections or self._closing:
+        if len(self._connections) >= self.limits.connections:
             return False
         self._connections.add(connection)
         return True

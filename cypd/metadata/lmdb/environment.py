@@ -1,6 +1,7 @@
 """The LMDB environment: the only place that opens it."""
 
 import os
+import time
 from pathlib import Path
 
 import lmdb
@@ -83,6 +84,17 @@ class Environment:
     def check_readers(self) -> int:
         """Free the reader slots of processes that died; return how many there were."""
         return self.lmdb.reader_check()
+
+    async def test_write(self) -> None:
+        """Have the writer commit a page. Raises ``Unavailable`` or ``Fatal``."""
+        meta, now = self.database("meta"), b"%d" % time.time()
+        await self.writer.run(lambda transaction: transaction.put(b"started", now, db=meta))
+
+    async def probe(self) -> None:
+        """Have the writer commit nothing, which takes LMDB's lock all the same, and read."""
+        await self.writer.run(lambda _: None)
+        with self.lmdb.begin() as transaction:
+            transaction.get(b"schema", db=self.database("meta"))
 
     def close(self) -> None:
         """Finish the queued writes and close."""

@@ -28,3 +28,11 @@ class LmdbMetadata:
     def check_readers(self) -> int:
         """Free the reader slots of processes that died; return how many there were."""
         return self._environment.check_readers()
+
+    async def test_write(self) -> None:
+        """Write durably, as a push would; raise what keeps one from it."""
+        await self._environment.test_write()
+
+    async def probe(self) -> None:
+        """Return if the writer commits and a read works; both cost the disk nothing."""
+        await self._environment.probe()

@@ -1,0 +1,117 @@
+"""The units: what systemd thinks of them, and whether the daemon can live with what they forbid."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from cypd.oci.digest import Digest
+from tests.crash.client import Client
+from tests.daemon import Daemon
+from tests.syscalls.strace import Call, parse, require_strace
+from tests.systemd.launcher import Launcher
+
+ROOT = Path(__file__).parent.parent.parent
+UNITS = ROOT / "systemd"
+SERVICE = UNITS / "cypd.service"
+BLOB = Random(0).randbytes(1 << 20)
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze; skip the test where it is not installed."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed (Debian: systemd)")
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+
+
+def settings(name: str) -> list[str]:
+    """Return the values of a setting of the service, in their order."""
+    return re.findall(rf"(?m)^{name}=(.*)$", SERVICE.read_text())
+
+
+def test_the_units_are_understood(tmp_path: Path) -> None:
+    """systemd-analyze verify finds nothing to say, once the program is where it looks for it."""
+    for unit in UNITS.iterdir():
+        text = unit.read_text().replace("/opt/cypd/bin/cypd", Daemon.command[0])
+        (tmp_path / unit.name).write_text(text)
+    done = analyze("verify", *map(str, tmp_path.iterdir()))
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_service_is_confined() -> None:
+    """systemd's own measure of exposure is 1.2 of 10 at most; most services of Debian have 9."""
+    done = analyze("security", "--offline=true", "--threshold=12", str(SERVICE))
+
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_daemon_does_nothing_that_the_service_forbids(tmp_path: Path) -> None:
+    """From start to stop it makes no forbidden system call, maps no page to write and execute."""
+    allowed = _allowed_calls()
+    strace, log = require_strace(), tmp_path / "strace.log"
+    sweeps = {"CYPD_GC_INTERVAL": "0.2", "CYPD_GC_BLOB_GRACE": "0.2"}
+    daemon = Launcher(tmp_path, sweeps, watchdog=0.5)
+    daemon.command = (strace, "-D", "-f", "-o", str(log), *daemon.command)
+    with daemon, Client(daemon) as client:
+        _use(client)
+        daemon.wait_for("WATCHDOG=1", count=3)
+    calls = parse(log.read_text(errors="replace"))
+
+    assert {"sendfile", "flock", "accept4"} <= {call.name for call in calls}
+    assert {call.name for call in calls} - allowed == set()
+    assert {call.arguments for call in calls if _is_foreign_socket(call)} == set()
+    assert [call for call in calls if _is_writable_code(call)] == []
+
+
+def _use(client: Client) -> None:
+    """Push, pull, resume, mount and delete."""
+    digest = Digest.of(BLOB)
+    location = client.open_session("library/app")
+    assert client.send("PATCH", location, BLOB[:1000]).status == 202
+    location = client.send("PATCH", location, BLOB[1000:]).headers["Location"]
+    assert client.send("PUT", f"{location}?digest={digest}").status == 201
+    path = f"/v2/library/app/blobs/{digest}"
+    assert client.send("GET", path).body == BLOB
+    assert client.send("GET", path, headers={"Range": "bytes=5-9"}).body == BLOB[5:10]
+    assert client.send("DELETE", path).status == 202
+
+
+def _is_foreign_socket(call: Call) -> bool:
+    families = settings("RestrictAddressFamilies")[-1].split()
+    return call.name == "socket" and call.arguments.split(",")[0] not in families
+
+
+def _is_writable_code(call: Call) -> bool:
+    return call.name in ("mmap", "mprotect") and "PROT_WRITE|PROT_EXEC" in call.arguments
+
+
+def _allowed_calls() -> set[str]:
+    """Return what the filters of the service let through: each names more, or with ~ takes away."""
+    groups = _groups()
+    allowed: set[str] = set()
+    for names in settings("SystemCallFilter"):
+        calls = set().union(*(_expand(name, groups) for name in names.lstrip("~").split()))
+        allowed = allowed - calls if names.startswith("~") else allowed | calls
+    return allowed
+
+
+def _groups() -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    name = ""
+    for line in analyze("syscall-filter").stdout.splitlines():
+        if line.startswith("@"):
+            name = line
+        elif line.startswith("    ") and not line.startswith("    #"):
+            groups.setdefault(name, []).append(line.strip())
+    return groups
+
+
+def _expand(name: str, groups: dict[str, list[str]]) -> set[str]:
+    if not name.startswith("@"):
+        return {name}
+    return set().union(*(_expand(member, groups) for member in groups[name]))
