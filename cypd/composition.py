@@ -11,6 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,8 +136,8 @@ async def registry(
             auto_create=config.projects.auto_create,
             default_quota=config.projects.default_quota,
         )
-        v2 = _build_v2(config, metadata, storage, access, accounts, space, on_fatal)
-        api = _build_api(config, root, metadata, access, accounts, on_fatal)
+        parts = _Parts(config, root, metadata, storage, space, access, accounts, on_fatal)
+        api = parts.api()
         janitor = Janitor(
             metadata.registry,
             storage,
@@ -149,72 +150,74 @@ async def registry(
                 upkeep.create_task(_repeat("accounts", _ACCOUNTS_SECONDS, accounts.keep, on_fatal)),
                 upkeep.create_task(_check_readers(metadata)),
             ]
-            yield logged(compose(v2, api, health), config.log.requests), health
+            yield logged(compose(parts.v2(), api, health), config.log.requests), health
             for task in tasks:
                 task.cancel()
             with contextlib.suppress(Fatal, Unavailable):
                 await accounts.authenticator.flush()
 
 
-def _build_v2(
-    config: Config,
-    metadata: LmdbMetadata,
-    storage: FilesystemStorage,
-    access: ProjectAccess,
-    accounts: Accounts,
-    space: FreeSpace,
-    on_fatal: OnFatal,
-) -> V2:
-    store = metadata.registry
-    return V2(
-        Blobs(store, storage, access.allows),
-        Uploads(store, storage, max_sessions_per_user=config.uploads.max_sessions_per_user),
-        Manifests(
-            store,
-            storage,
-            allow_sparse=config.manifests.allow_sparse,
-            allow_urls=config.manifests.allow_urls,
-        ),
-        Catalog(store, access.allows),
-        authenticator=accounts.authenticator,
-        allows=access.allows,
-        admit=access.admit,
-        external_url=config.server.external_url,
-        delete_enabled=config.access.delete,
-        session_ttl=config.uploads.session_ttl,
-        on_fatal=on_fatal,
-        require_space=space.require,
-    )
+@dataclass(frozen=True)
+class _Parts:
+    """What both APIs are built of."""
 
+    config: Config
+    root: Path
+    metadata: LmdbMetadata
+    storage: FilesystemStorage
+    space: FreeSpace
+    access: ProjectAccess
+    accounts: Accounts
+    on_fatal: OnFatal
 
-def _build_api(
-    config: Config,
-    root: Path,
-    metadata: LmdbMetadata,
-    access: ProjectAccess,
-    accounts: Accounts,
-    on_fatal: OnFatal,
-) -> Api:
-    projects = Projects(
-        metadata.projects,
-        access,
-        default_quota=config.projects.default_quota,
-        max_quota=config.projects.max_quota,
-    )
-    members = Members(metadata.projects, access, accounts.users)
-    collection = Collection(interval=config.gc.interval, blob_grace=config.gc.blob_grace)
-    return Api(
-        [
-            *System(lambda: _disk(root), collection).routes(),
-            *Auth(accounts.sessions, accounts.users).routes(),
-            *Own(accounts.users, accounts.personal_tokens, accounts.second_factor).routes(),
-            *Everybody(accounts.users, members).routes(),
-            *ProjectHandlers(projects, members).routes(),
-        ],
-        accounts.authenticator,
-        always_200=config.api.always_200,
-        on_fatal=on_fatal,
-    )
+    def v2(self) -> V2:
+        """Return the OCI API."""
+        config, store, access = self.config, self.metadata.registry, self.access
+        return V2(
+            Blobs(store, self.storage, access.allows),
+            Uploads(
+                store, self.storage, max_sessions_per_user=config.uploads.max_sessions_per_user
+            ),
+            Manifests(
+                store,
+                self.storage,
+                allow_sparse=config.manifests.allow_sparse,
+                allow_urls=config.manifests.allow_urls,
+            ),
+            Catalog(store, access.allows),
+            authenticator=self.accounts.authenticator,
+            allows=access.allows,
+            admit=access.admit,
+            external_url=config.server.external_url,
+            delete_enabled=config.access.delete,
+            session_ttl=config.uploads.session_ttl,
+            on_fatal=self.on_fatal,
+            require_space=self.space.require,
+        )
+
+    def api(self) -> Api:
+        """Return the product's own API."""
+        config, accounts = self.config, self.accounts
+        projects = Projects(
+            self.metadata.projects,
+            self.access,
+            default_quota=config.projects.default_quota,
+            max_quota=config.projects.max_quota,
+        )
+        members = Members(self.metadata.projects, self.access, accounts.users)
+        collection = Collection(interval=config.gc.interval, blob_grace=config.gc.blob_grace)
+        return Api(
+            [
+                *System(lambda: _disk(self.root), collection).routes(),
+                *Auth(accounts.sessions, accounts.users).routes(),
+                *Own(accounts.users, accounts.personal_tokens, accounts.second_factor).routes(),
+                *Everybody(accounts.users, members).routes(),
+                *ProjectHandlers(projects, members).routes(),
+            ],
+            accounts.authenticator,
+            always_200=config.api.always_200,
+            on_fatal=self.on_fatal,
+        )
 
 
 def _disk(root: Path) -> Disk:

@@ -98,7 +98,7 @@ class Launcher(Mortal):
         with self._heard:
             return sum(line in message.split("\n") for message in self.messages)
 
-    def wait_for(self, line: str, *, count: int = 1, deadline: float = 20) -> None:
+    def hear(self, line: str, *, count: int = 1, deadline: float = 20) -> None:
         """Wait until the daemon has said a line that often."""
         with self._heard:
             ok = self._heard.wait_for(lambda: self.heard(line) >= count, deadline)

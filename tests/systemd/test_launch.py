@@ -28,11 +28,11 @@ MANIFEST_PATH = "/v2/library/app/manifests/latest"
 def test_a_start_and_a_stop_are_announced(tmp_path: Path, notify: str) -> None:
     """READY comes once, with where it serves; STOPPING comes before the end and asks for time."""
     with Launcher(tmp_path, notify=notify) as daemon:
-        daemon.wait_for("READY=1")
+        daemon.hear("READY=1")
         assert daemon.heard(f"STATUS=serves http://127.0.0.1:{daemon.port}") == 1
         assert daemon.heard("STOPPING=1") == 0
         daemon.stop()
-        daemon.wait_for("EXTEND_TIMEOUT_USEC=90000000")
+        daemon.hear("EXTEND_TIMEOUT_USEC=90000000")
 
         assert (daemon.heard("READY=1"), daemon.heard("STOPPING=1")) == (1, 1)
         daemon.start()
@@ -49,14 +49,14 @@ def test_ready_means_that_a_write_went_through(tmp_path: Path) -> None:
                 time.sleep(2)
                 assert daemon.heard("READY=1") == 1  # the first start's
             assert client.finish(b"").status == 200
-        daemon.wait_for("READY=1", count=2)
+        daemon.hear("READY=1", count=2)
 
 
 @pytest.mark.timeout(120)
 def test_a_writer_that_hangs_gets_the_daemon_restarted(tmp_path: Path) -> None:
     """Signs of life end with the writer's; five seconds after the watchdog's time it serves."""
     with Launcher(tmp_path, watchdog=WATCHDOG_SECONDS) as daemon:
-        daemon.wait_for("WATCHDOG=1", count=2, deadline=WATCHDOG_SECONDS)
+        daemon.hear("WATCHDOG=1", count=2, deadline=WATCHDOG_SECONDS)
         with wedged(daemon):
             begin = time.monotonic()
             daemon.watch()
@@ -71,7 +71,7 @@ def test_a_writer_that_hangs_gets_the_daemon_restarted(tmp_path: Path) -> None:
 def test_a_daemon_that_is_well_is_left_alone(tmp_path: Path) -> None:
     """Signs of life come at half the time that the watchdog has, with figures for who looks."""
     with Launcher(tmp_path, watchdog=1.0) as daemon:
-        daemon.wait_for("WATCHDOG=1", count=6, deadline=10)
+        daemon.hear("WATCHDOG=1", count=6, deadline=10)
         assert daemon.heard("STATUS=0 connections, 0 requests") >= 5
 
 

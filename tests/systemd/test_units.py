@@ -59,7 +59,7 @@ def test_the_daemon_does_nothing_that_the_service_forbids(tmp_path: Path) -> Non
     daemon.command = (strace, "-D", "-f", "-o", str(log), *daemon.command)
     with daemon, Client(daemon) as client:
         _use(client)
-        daemon.wait_for("WATCHDOG=1", count=3)
+        daemon.hear("WATCHDOG=1", count=3)
     calls = parse(log.read_text(errors="replace"))
 
     assert {"sendfile", "flock", "accept4"} <= {call.name for call in calls}
