@@ -18,7 +18,9 @@ NewClient = Callable[[str], Client]
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 ACCEPT = {"Accept": ", ".join((MANIFEST, INDEX, DOCKER_MANIFEST))}
 # Every client words a 401 in its own way.
-REFUSED = "(?i)401|unauthorized|authentication required|no basic auth|invalid username/password"
+REFUSED = (
+    "(?i)401|unauthorized|authentication required|no basic auth|invalid username/password|denied"
+)
 
 every_client = pytest.mark.parametrize("name", CLIENTS)
 

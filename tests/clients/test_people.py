@@ -16,14 +16,12 @@ from cypd.oci.digest import Digest
 from tests.clients.client import Client, ClientError
 from tests.clients.images import MIB, TAG, Layout
 from tests.clients.slow import SlowWay
-from tests.clients.test_clients import config_of
+from tests.clients.test_clients import REFUSED, config_of
 from tests.daemon import Daemon, basic
 
 NewClient = Callable[[str], Client]
 
 CLIENTS = ("docker", "podman", "skopeo", "ctr")
-# Every client words a refusal in its own way.
-REFUSED = r"(?i)denied|unauthorized|forbidden|insufficient|401|403"
 LONG = 190.0  # seconds of a push whose token lives for 60
 
 
