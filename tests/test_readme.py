@@ -46,7 +46,11 @@ def test_every_make_target_exists() -> None:
 
 def test_the_cypd_commands_work(tmp_path: Path) -> None:
     """``config check`` passes on the example, and ``serve`` takes the variables that are shown."""
-    lines = [line for line in commands(READMES[0]) if ".venv/bin/cypd" in line]
+    lines = [
+        line
+        for line in commands(READMES[0])
+        if ".venv/bin/cypd" in line and ("config" in line or "serve" in line)
+    ]
     assert len(lines) == 3
     check, with_file, with_variables = lines
     done = subprocess.run(
@@ -70,6 +74,29 @@ def test_the_cypd_commands_work(tmp_path: Path) -> None:
     config = load(None, variables)
     assert config.access.anonymous == "pull"
     assert config.storage.root == "/srv/registry"
+
+
+def test_the_commands_for_people_and_projects_work(tmp_path: Path) -> None:
+    """Each runs beside a daemon, in the order in which it stands there."""
+    lines = [line for line in commands(READMES[0]) if re.search("cypd (user|project) ", line)]
+    with Daemon(tmp_path) as daemon:
+        assert daemon.request("POST", "/v2/library/app/blobs/uploads/").status == 202
+        done = [
+            subprocess.run(
+                line.replace(".venv/bin/cypd", daemon.command[0]),
+                shell=True,
+                env={"PATH": "/usr/bin:/bin", "CYPD_STORAGE_ROOT": str(daemon.state)},
+                input="a password of carol's\n",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for line in lines
+        ]
+
+    assert [(0, "")] * 4 == [(it.returncode, it.stderr) for it in done]
+    assert "carol@example.com" in done[1].stdout
+    assert "50.0 GiB" in done[3].stdout
 
 
 def test_the_password_file_is_where_the_readme_says(tmp_path: Path) -> None:
