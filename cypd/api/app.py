@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from blacksheep import Application, Request, Response, Router
 from blacksheep.exceptions import MessageAborted
@@ -14,10 +14,11 @@ from blacksheep.server import routing
 from cypd.access import ANONYMOUS, Principal
 from cypd.api.decoding import parse_body, parse_query
 from cypd.api.docs import Docs
-from cypd.api.envelope import Envelope, prefers_english, trace_id
+from cypd.api.envelope import Envelope, prefers_english
 from cypd.api.errors import RETRY_SECONDS, translate
 from cypd.api.routes import Access, Call, Route
 from cypd.doors.asgi import Receive, Scope, Send
+from cypd.logs import trace_id
 from cypd.oci.errors import OCIError
 from cypd.refusals import Code, Refusal, invalid
 from cypd.registry.ports import BlobMissing, Fatal, Unavailable
@@ -107,6 +108,7 @@ class Api:
         if route.access is None:
             raise Refusal(Code.NO_CREDENTIALS)
         call = await self._identify(request, route.access, envelope.trace_id)
+        _scope(request)["user"] = call.principal.name  # for the log of requests
         route.access.require(call.principal)
         inputs: dict[str, Any] = {}
         if route.query is not None:
@@ -150,7 +152,7 @@ class Api:
         self, request: Request, run: Callable[[Envelope], Awaitable[Response]]
     ) -> Response:
         envelope = Envelope(
-            trace_id(request.get_first_header(b"x-request-id")),
+            trace_id(_scope(request)),
             prefers_english(request.get_first_header(b"accept-language")),
             self._always_200,
         )
@@ -188,6 +190,11 @@ def _tame(scope: Scope) -> Scope:
     if scope["method"] not in _METHODS:
         scope = {**scope, "method": "OPTIONS"}
     return scope
+
+
+def _scope(request: Request) -> Scope:
+    """Return the scope as the door made it: BlackSheep's type knows ASGI's own keys alone."""
+    return cast("Scope", request.scope)
 
 
 def _parameters(request: Request) -> dict[str, str]:

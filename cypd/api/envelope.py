@@ -1,7 +1,6 @@
 """What every answer is wrapped in, and the headers it carries."""
 
 import re
-import secrets
 import time
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ SUCCESS = 20000
 JSON = "application/json"
 # What somebody named or described must never run in a browser.
 _POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
-_TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
 
 
@@ -71,12 +69,6 @@ class Envelope(NamedTuple):
             [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()],
             Content(document.media_type.encode(), document.body),
         )
-
-
-def trace_id(given: bytes | None) -> str:
-    """Return the request's own ``X-Request-ID`` if it is a harmless one, else a new id."""
-    text = (given or b"").decode("latin-1")
-    return text if _TRACE_ID.fullmatch(text) else secrets.token_hex(4)
 
 
 def prefers_english(accept_language: bytes | None) -> bool:

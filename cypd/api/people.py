@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from cypd.accounts.ports import User
-from cypd.api.routes import Answer
+from cypd.api.routes import Answer, Time
 
 # Bounds that only keep nonsense out; what a name, address or password must be is the rules' to say.
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -25,8 +25,8 @@ class Profile(Answer, frozen=True):
     is_admin: bool
     is_active: bool
     mfa_enabled: bool
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 def profile(user: User) -> Profile:

@@ -1,7 +1,6 @@
 """Projects, their members, and what they take: ``/api/v1/projects``."""
 
 import time
-from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -9,7 +8,7 @@ from msgspec import Meta
 from cypd.access import Scope
 from cypd.api.paging import Listing, Page
 from cypd.api.people import moment
-from cypd.api.routes import PREFIX, Answer, Call, Input, Route, signed_in
+from cypd.api.routes import PREFIX, Answer, Call, Input, Route, Time, signed_in
 from cypd.projects.members import Members, NamedMember
 from cypd.projects.ports import Changes
 from cypd.projects.projects import MAX_DESCRIPTION, Details, Projects
@@ -73,8 +72,8 @@ class Project(Answer, frozen=True):
     owner_id: str
     role: str | None
     """The caller's; null for who is no member."""
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 class ProjectList(Listing, frozen=True):
@@ -117,7 +116,7 @@ class Member(Answer, frozen=True):
     user_id: str
     username: str
     role: str
-    added_at: datetime
+    added_at: Time
 
 
 class MemberList(Answer, frozen=True):

@@ -1,6 +1,5 @@
 """Oneself: ``/api/v1/user``, and the same at ``/api/v1/users/me``."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -12,7 +11,7 @@ from cypd.accounts.second_factor import SecondFactor
 from cypd.accounts.users import Users
 from cypd.api.people import Code as FactorCode
 from cypd.api.people import Nickname, Password, Profile, moment, profile
-from cypd.api.routes import PREFIX, Answer, Call, Input, Route, signed_in
+from cypd.api.routes import PREFIX, Answer, Call, Input, Route, Time, signed_in
 from cypd.refusals import Code
 
 _PASSWORD = (
@@ -60,9 +59,9 @@ class Token(Answer, frozen=True):
     name: str
     scopes: list[str]
     project_ids: list[str] | None
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None
+    created_at: Time
+    expires_at: Time | None
+    last_used_at: Time | None
 
 
 class CreatedToken(Token, frozen=True):
