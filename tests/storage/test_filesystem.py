@@ -284,6 +284,7 @@ async def test_a_cancelled_push_closes_its_file_after_the_thread(
         os.fstat(descriptors[0])
 
 
+@pytest.mark.timeout(300)  # each example makes a storage, with folders that are durable
 @given(st.lists(st.binary(max_size=200_000), max_size=5))
 async def test_any_pieces_hash_to_the_whole(pieces: list[bytes]) -> None:
     """However a blob is cut into writes, the digest is that of all its bytes."""

@@ -63,8 +63,9 @@ def test_a_pull_moves_its_body_with_sendfile_alone(daemon: Daemon, tmp_path: Pat
     assert sum(it.result for it in calls if it.name == "sendfile" and it.result > 0) == len(BLOB)
     assert _bytes(calls, _WRITES, "socket:") < 1024
     assert _bytes(calls, _READS, "socket:") < 1024
-    # Asking whether a page is in memory reads one byte of it, once for each slice of 1 MiB.
-    assert _bytes(calls, _READS, DIGEST.hex) <= 2 * len(BLOB) >> 20
+    # Asking whether a page is in memory reads one byte of it: twice for each slice of 1 MiB, and
+    # again where the slice did not fit into the socket at once.
+    assert _bytes(calls, _READS, DIGEST.hex) <= 4 * len(BLOB) >> 20
     assert not [it for it in calls if it.name in ("mmap", "splice") and DIGEST.hex in it.arguments]
     assert after == before
     _check_balance(calls)
