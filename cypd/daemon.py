@@ -5,9 +5,10 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cypd
@@ -52,17 +53,11 @@ def require_certificates(config: Config) -> Certificates | None:
             raise ConfigError(f"tls.{key}: server.tls_listen needs a PEM file here")
     client_ca = Path(settings.client_ca) if settings.client_ca else None
     found = Certificates(Path(settings.certificate), Path(settings.key), client_ca)
-    with _certificate_errors():
-        found.check()
-    return found
-
-
-@contextlib.contextmanager
-def _certificate_errors() -> Iterator[None]:
     try:
-        yield
+        found.check()
     except CertificateError as error:
         raise ConfigError(f"tls.{error.role}: {error}") from None
+    return found
 
 
 async def serve(config: Config) -> int:
@@ -74,6 +69,7 @@ async def serve(config: Config) -> int:
     notifier = systemd.Notifier(os.environ)
     root = require_root(config)
     certificates = require_certificates(config)
+    _allow_many_descriptors()
     plain, tls = _listen(config)
     if tls and certificates is None:
         raise ConfigError("tls.certificate: a socket for TLS needs a PEM file here")
@@ -109,6 +105,12 @@ async def serve(config: Config) -> int:
 def _figures(doors: Doors) -> str:
     connections, active = sum(it.connections for it in doors), sum(it.active for it in doors)
     return f"{connections} connections, {active} requests"
+
+
+def _allow_many_descriptors() -> None:
+    # A connection is a descriptor. The soft limit is low for programs that use select(2) alone.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 # --- sockets ------------------------------------------------------------------------------------
@@ -183,8 +185,7 @@ async def _open_tls(
     application: Application, certificates: Certificates, limits: Limits, tls: list[socket.socket]
 ) -> TlsDoor:
     door = TlsDoor(application, certificates, limits)
-    with _certificate_errors():
-        await door.start(tls)
+    await door.start(tls)
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()  # the loop itself holds a task only weakly
 

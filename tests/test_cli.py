@@ -206,3 +206,12 @@ def https_get(address: str, authority: Authority) -> HTTPResponse:
         return response
     finally:
         connection.close()
+
+
+def test_descriptors_are_not_scarce(tmp_path: Path) -> None:
+    """The daemon takes as many descriptors as it may have: each connection is one."""
+    with Daemon(tmp_path) as daemon:
+        limits = Path(f"/proc/{daemon.pid}/limits").read_text()
+
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    assert line.split()[3] == line.split()[4]

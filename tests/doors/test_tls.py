@@ -7,6 +7,7 @@ import os
 import shutil
 import ssl
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,48 @@ def test_encrypted_key(authority: Authority, tmp_path: Path) -> None:
         replace(authority.files, key=encrypted).check()
 
 
+def test_key_that_rustls_can_not_use(authority: Authority, tmp_path: Path) -> None:
+    """A key that OpenSSL knows and rustls does not is refused, where rustls alone would abort."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, certificate = tmp_path / "p521.pem", tmp_path / "certificate.pem"
+    key.write_bytes(
+        ec.generate_private_key(ec.SECP521R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    self_sign(key, certificate)
+
+    with pytest.raises(CertificateError, match=r"p521\.pem: rustls can't use it"):
+        Certificates(certificate, key).check()
+
+
+def self_sign(key: Path, certificate: Path) -> None:
+    """Write a certificate for ``key``, signed by itself."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    issued = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(private, hashes.SHA256())
+    )
+    certificate.write_bytes(issued.public_bytes(serialization.Encoding.PEM))
+
+
 # Reloading
 
 
@@ -252,7 +295,7 @@ async def test_reload_of_bad_files(open_tls: OpenTls, tmp_path: Path) -> None:
 
 
 async def test_reload_loses_no_connection(open_tls: OpenTls) -> None:
-    """Clients that come and go all the time see nothing of ten reloads."""
+    """Clients that come and go all the time see nothing of five reloads."""
     opened = await open_tls(hello, limits=PATIENT)
     stop = asyncio.Event()
 
@@ -266,7 +309,7 @@ async def test_reload_loses_no_connection(open_tls: OpenTls) -> None:
         return visits
 
     visitors = [asyncio.create_task(visit()) for _ in range(8)]
-    for _ in range(10):
+    for _ in range(5):
         await asyncio.sleep(0.05)
         await opened.door.reload()
     stop.set()

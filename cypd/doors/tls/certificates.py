@@ -1,6 +1,8 @@
 """The files TLS needs, looked at before they are handed on: rustls only says that it gave up."""
 
 import ssl
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Never
@@ -28,7 +30,10 @@ class Certificates:
     client_ca: Path | None = None
 
     def check(self) -> None:
-        """Raise CertificateError for what is missing, unreadable, malformed or does not match."""
+        """Raise CertificateError for what is missing, unreadable, malformed or does not match.
+
+        Takes about a second, for it starts a process.
+        """
         _require_certificates("certificate", self.certificate)
         if self.client_ca is not None:
             _require_certificates("client_ca", self.client_ca)
@@ -42,6 +47,22 @@ class Certificates:
             else:
                 reason = f"{self.key}: no private key in PEM"
             raise CertificateError("key", reason) from None
+        self._try_rustls()
+
+    def _try_rustls(self) -> None:
+        """Ask rustls in a process of its own, since it aborts on what it can't use.
+
+        OpenSSL takes keys that rustls does not know, for example on the curve P-521.
+        """
+        files = [self.certificate, self.key, *filter(None, [self.client_ca])]
+        command = [sys.executable, "-I", "-m", "cypd.doors.tls.trial", *map(str, files)]
+        tried = subprocess.run(command, env={}, capture_output=True, check=False)  # noqa: S603
+        if tried.returncode != 0:
+            raise CertificateError(
+                "key",
+                f"{self.key}: rustls can't use it, or not with {self.certificate}; it takes RSA, "
+                "ECDSA on P-256 and P-384, and Ed25519",
+            )
 
     def _refuse_passphrase(self) -> Never:
         raise CertificateError("key", f"{self.key} is encrypted; cypd has no passphrase for it")

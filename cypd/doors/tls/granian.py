@@ -1,7 +1,6 @@
 """One embedded Granian on one of our sockets."""
 
 import asyncio
-import os
 import socket
 from contextlib import suppress
 from typing import Any
@@ -14,7 +13,7 @@ from granian.server.embed import Server
 
 from cypd.doors.asgi import Application
 from cypd.doors.plain.limits import Limits
-from cypd.doors.tls.certificates import CertificateError, Certificates
+from cypd.doors.tls.certificates import Certificates
 from cypd.doors.tls.sockets import stop_accepting
 
 # HTTP/2: what a client may send ahead of the application. The frame is Go's largest (x/net/http2
@@ -67,12 +66,9 @@ class Granian(Server):
         self._shd: Any = SocketHolder(self._descriptor, False, self.backlog)  # type: ignore[call-arg]  # the stub has no __new__
 
     async def start(self) -> None:
-        """Listen. Raises CertificateError for what rustls does not take, and OpenSSL does."""
+        """Listen. The certificates have passed ``check``: on others rustls aborts the process."""
         self.startup(self._spawn_asgi_worker, self.target)
-        await asyncio.sleep(0)  # the worker's task begins
-        if not self.wrks[0].is_alive():
-            os.close(self._descriptor)
-            raise CertificateError("certificate", "rustls can't use the certificate or its key")
+        await asyncio.sleep(0)  # the worker's task begins, and listens
 
     async def retire(self) -> None:
         """Leave new connections to a successor, and stop once our own have had their time.

@@ -12,6 +12,10 @@ from cypd.doors.tls.certificates import Certificates
 from cypd.doors.tls.exchange import Exchange
 from cypd.doors.tls.granian import Granian
 
+# Seconds that Granian gets to notice that its connections were cut. Out of descriptors it never
+# does: it asks for the next connection over and over, and does nothing else.
+_LAST_WAIT = 5.0
+
 
 class TlsDoor:
     """An HTTP/1.1 and HTTP/2 server over TLS 1.2 and 1.3 for one ASGI application.
@@ -50,7 +54,7 @@ class TlsDoor:
     async def start(self, sockets: list[socket.socket]) -> None:
         """Listen on bound ``sockets``, which belong to the door from now on.
 
-        Raises CertificateError.
+        The certificates must have passed their ``check``.
         """
         self._sockets = sockets
         self._addresses = [sock.getsockname()[:2] for sock in sockets]
@@ -66,6 +70,7 @@ class TlsDoor:
 
         Raises CertificateError, and nothing has changed then.
         """
+        await asyncio.to_thread(self._certificates.check)
         workers = await self._open()
         retired, self._workers = self._workers, workers
         for worker in retired:
@@ -74,7 +79,6 @@ class TlsDoor:
             task.add_done_callback(self._retiring.pop)
 
     async def _open(self) -> list[Granian]:
-        self._certificates.check()
         workers: list[Granian] = []
         for sock in self._sockets:
             worker = Granian(self._serve, sock, self._certificates, self._limits)
@@ -99,7 +103,7 @@ class TlsDoor:
         await asyncio.wait({ended}, timeout=deadline)
         if not ended.done():
             await self._cut()
-        await ended
+            await asyncio.wait({ended}, timeout=_LAST_WAIT)
 
     async def _end(self) -> None:
         for worker in self._retiring.values():
