@@ -233,7 +233,7 @@ def test_a_daemon_logs_what_it_answers_and_no_secret(tmp_path: Path) -> None:
     """From start to stop each line is an object; requests are there with all that was asked for."""
     environment = {"CYPD_LOG_FORMAT": "json", "CYPD_LOG_REQUESTS": "all", "CYPD_LOG_LEVEL": "debug"}
     with Daemon(tmp_path, environment) as daemon:
-        token = json.loads(daemon.request("GET", "/v2/auth").body)["token"]
+        token = json.loads(daemon.request("GET", "/v2/auth?scope=registry:catalog:*").body)["token"]
         headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "my.id-1"}
         answer = daemon.request("GET", "/v2/_catalog?secret=in-the-query", headers=headers)
         wrong = daemon.request("GET", "/v2/", headers={"Authorization": basic("admin", "guess")})

@@ -163,3 +163,21 @@ async def test_a_push_outlives_its_token(registry: Registry) -> None:
         await ask("PATCH", location, b"", late),
     ]
     assert [401, 401, 404] == [answer.status for answer in refused]
+
+
+@pytest.mark.parametrize("source", ["", "&from={project}/app"])
+async def test_a_mount_by_a_token_for_the_target_stays_in_the_project(
+    registry: Registry, source: str
+) -> None:
+    """A token to push to one repository finds blobs of its project, and none of another."""
+    blob = Digest.of(b"layer")
+    token = {"Authorization": bearer("other", {"other/new": ["pull", "push"]})}
+    mount = f"/v2/other/new/blobs/uploads/?mount={blob}{source}"
+    await registry.push(b"layer", "library/app")
+    foreign = mount.format(project="library")
+    outside = await registry.anonymous.request("POST", foreign, headers=token)
+    await registry.push(b"layer", "other/app")
+    own = mount.format(project="other")
+    inside = await registry.anonymous.request("POST", own, headers=token)
+
+    assert [202, 201] == [outside.status, inside.status]
