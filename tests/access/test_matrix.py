@@ -26,7 +26,7 @@ GET    /api/v1/user/tokens                              read   200  xxxxxx
 POST   /api/v1/user/tokens                              admin  201  xxxxxx
 DELETE /api/v1/user/tokens/{nothing}                    admin  404  xxxxxx
 POST   /api/v1/user/mfa                                 admin  200  xxxxxx
-POST   /api/v1/user/mfa/activate                        admin  401  xxxxxx
+POST   /api/v1/user/mfa/activate                        admin  400  xxxxxx
 DELETE /api/v1/user/mfa                                 admin  409  xxxxxx
 GET    /api/v1/users/me                                 read   200  xxxxxx
 PUT    /api/v1/users/me                                 admin  200  xxxxxx
@@ -75,7 +75,7 @@ BODIES: Mapping[str, Any] = {
     "PUT /api/v1/users/me/password": {"old_password": "it is not"},
     "POST /api/v1/user/tokens": {"name": "one", "scopes": ["read"]},
     "POST /api/v1/users/me/pat": {"name": "one", "scopes": ["read"]},
-    "POST /api/v1/user/mfa/activate": {"code": "none"},
+    "POST /api/v1/user/mfa/activate": {"code": ""},
     "DELETE /api/v1/user/mfa": {"password": "it is not", "code": "none"},
     "PATCH /api/v1/users/{user}": {},
     "PUT /api/v1/projects/{project}": {"description": "new"},
