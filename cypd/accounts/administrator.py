@@ -18,7 +18,7 @@ async def ensure_administrator(
     configured_password: str,
     password_file: Path,
 ) -> Path | None:
-    """Create the administrator if there is none; return where a made-up password was written.
+    """Create the first user of a registry; return where a made-up password was written.
 
     A configured password holds at every start, so that changing it in the configuration changes
     it in fact. Else the first start makes one up: 0600, written before the user exists, so that a
@@ -29,6 +29,8 @@ async def ensure_administrator(
         if configured_password and not await hasher.verify(user.password_hash, configured_password):
             await users.set_password(user.id, configured_password)
         return None
+    if store.users(after="", limit=1):
+        return None  # others look after it, and have removed this one
     password = configured_password
     if not password:
         password = secrets.token_urlsafe(24)

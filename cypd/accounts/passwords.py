@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from asyncio import Future, ensure_future, shield
+from asyncio import Future, Semaphore, ensure_future, shield
 from collections import OrderedDict
 from hashlib import blake2b
 
@@ -16,6 +16,7 @@ from cypd.refusals import Code, Refusal, invalid
 MIN_PASSWORD, MAX_PASSWORD = 8, 1024
 _MEMORY_SECONDS = 60.0
 _MEMORY_ENTRIES = 1024
+_AT_ONCE, _MOST_WAITING = 2, 64
 
 
 def require_good(password: str, name: str, field: str = "password") -> None:
@@ -43,6 +44,7 @@ class Passwords:
         self._key = secrets.token_bytes(32)
         self._memory: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
         self._checking: dict[tuple[bytes, str], Future[bool]] = {}
+        self._turns = Semaphore(_AT_ONCE)
 
     async def owner(self, login: str, password: str, address: str) -> User:
         """Return the user of that name or email address, if that is their password.
@@ -58,9 +60,7 @@ class Passwords:
         proof = self._proof(account, password)
         if not self._remembers(proof, expected):
             self._throttle.require_patience(account, address)
-            right = len(password) <= MAX_PASSWORD and await self._check(proof, expected, password)
-            if user is None or not right:
-                await self._throttle.count(account, address)
+            if not await self._check(proof, user, password, account, address) or user is None:
                 raise Refusal(Code.WRONG_PASSWORD)
             self._remember(proof, expected)
             if not user.has_second_factor:  # else it clears: half a proof buys no more guesses
@@ -76,14 +76,39 @@ class Passwords:
         text = f"{len(account)} {account}{password}".encode(errors="replace")
         return blake2b(text, key=self._key, digest_size=32).digest()
 
-    async def _check(self, proof: bytes, password_hash: str, password: str) -> bool:
-        """Hash once for all who send the same at the same time, as the jobs of a pipeline do."""
-        running = self._checking.get((proof, password_hash))
+    async def _check(
+        self, proof: bytes, user: User | None, password: str, account: str, address: str
+    ) -> bool:
+        """Hash once, and count one failure, for all who send the same at the same time.
+
+        The jobs of a pipeline do, and a password that is stale in all of them is no attack.
+        """
+        key = proof, user.password_hash if user else self._decoy
+        running = self._checking.get(key)
         if running is None:
-            running = ensure_future(self._hasher.verify(password_hash, password))
-            self._checking[proof, password_hash] = running
-            running.add_done_callback(lambda _: self._checking.pop((proof, password_hash), None))
+            if len(self._checking) >= _MOST_WAITING:
+                raise Refusal(Code.TOO_MANY_REQUESTS, headers={"Retry-After": "1"})
+            running = ensure_future(self._verify(user, password, account, address))
+            self._checking[key] = running
+            running.add_done_callback(lambda done: self._forget(key, done))
         return await shield(running)  # one that goes away does not cancel it for the rest
+
+    def _forget(self, key: tuple[bytes, str], done: Future[bool]) -> None:
+        del self._checking[key]
+        if not done.cancelled():
+            done.exception()  # of interest to nobody, if all who waited have gone
+
+    async def _verify(self, user: User | None, password: str, account: str, address: str) -> bool:
+        expected = user.password_hash if user else self._decoy
+        async with self._turns:
+            # Those that came at once were all let in: as each has its turn, it counts what the
+            # others were.
+            self._throttle.require_patience(account, address)
+            right = len(password) <= MAX_PASSWORD and await self._hasher.verify(expected, password)
+            if user is not None and right:
+                return True
+            await self._throttle.count(account, address)
+            return False
 
     def _remembers(self, proof: bytes, password_hash: str) -> bool:
         known = self._memory.get(proof)

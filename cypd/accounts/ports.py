@@ -4,6 +4,7 @@ The contract suite in ``tests/metadata`` holds each engine to these words.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -35,6 +36,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<User {self.name} {self.id}>"  # no secret in a log or a traceback
+
+    @property
+    def password_mark(self) -> str:
+        """A fingerprint of the password's hash: it ends with the password, and tells nothing."""
+        return blake2b(self.password_hash.encode(), digest_size=16).hexdigest()
 
     @property
     def has_second_factor(self) -> bool:
@@ -221,6 +227,9 @@ class Issuer(Protocol):
         """Return (user id, session id, token id); raise REFRESH_TOKEN_INVALID."""
         ...
 
-    def mfa_user(self, token: str) -> str:
-        """Return the user id of a token of ``issue_mfa``; raise TOKEN_INVALID or TOKEN_EXPIRED."""
+    def mfa_claims(self, token: str) -> tuple[str, str]:
+        """Return (user id, password mark at that time) of a token of ``issue_mfa``.
+
+        Raises TOKEN_INVALID or TOKEN_EXPIRED.
+        """
         ...

@@ -97,7 +97,7 @@ class SecondFactor:
         try:
             changed = await self._store.update_user(user.id, _consuming(code))
         except Refusal as refusal:
-            if refusal.code is Code.SECOND_FACTOR_WRONG:
+            if refusal.code is Code.SECOND_FACTOR_WRONG and _is_guess(user, code):
                 await self._throttle.count(user.name, address)
             raise
         await self._throttle.clear(user.name)
@@ -123,6 +123,11 @@ def _consuming(code: str) -> Callable[[User], User]:
         return replace(user, recovery_hashes=left)
 
     return change
+
+
+def _is_guess(user: User, code: str) -> bool:
+    # One that was right and is used up is the owner's own, sent twice.
+    return _matching_step(user.totp_secret, code, after=0) is None
 
 
 def _matching_step(secret: str, code: str, *, after: int) -> int | None:

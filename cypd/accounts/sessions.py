@@ -52,8 +52,11 @@ class Sessions:
 
         Raises TOKEN_INVALID, TOKEN_EXPIRED, SECOND_FACTOR_WRONG, and as the throttle does.
         """
-        user = self._store.user(self._issuer.mfa_user(token))
+        user_id, mark = self._issuer.mfa_claims(token)
+        user = self._store.user(user_id)
         if user is None or not user.is_active or not user.has_second_factor:
+            raise Refusal(Code.TOKEN_INVALID)
+        if user.password_mark != mark:  # what was proved is no proof any more
             raise Refusal(Code.TOKEN_INVALID)
         return await self._open(await self._second_factor.consume(user, code, address))
 

@@ -8,7 +8,7 @@ from msgspec import Meta
 from cypd.access import Scope
 from cypd.api.paging import Listing, Page
 from cypd.api.people import moment
-from cypd.api.routes import PREFIX, Answer, Call, Input, Route, Time, signed_in
+from cypd.api.routes import PREFIX, Answer, Call, Input, Route, Time, in_projects
 from cypd.projects.members import Members, NamedMember
 from cypd.projects.ports import Changes
 from cypd.projects.projects import MAX_DESCRIPTION, Details, Projects
@@ -144,33 +144,33 @@ class ProjectHandlers:
         all_, one = f"{PREFIX}/projects", f"{PREFIX}/projects/{{id}}"
         return [
             Route(
-                "GET", all_, self.list, signed_in(Scope.READ),
+                "GET", all_, self.list, in_projects(Scope.READ),
                 query=ProjectsQuery, answer=ProjectList,
                 tag="projects", summary="List the projects that one may see",
             ),
             Route(
-                "POST", all_, self.create, signed_in(Scope.WRITE),
+                "POST", all_, self.create, in_projects(Scope.WRITE),
                 body=NewProject, answer=Project, status=201,
                 refusals=(Code.PROJECT_EXISTS, Code.PERMISSION_MISSING),
                 tag="projects", summary="Make a project and be its owner",
             ),
             Route(
-                "GET", one, self.get, signed_in(Scope.READ),
+                "GET", one, self.get, in_projects(Scope.READ),
                 answer=Project, refusals=_HIDDEN, tag="projects", summary="Show a project",
             ),
             Route(
-                "PUT", one, self.update, signed_in(Scope.WRITE),
+                "PUT", one, self.update, in_projects(Scope.WRITE),
                 body=ProjectChanges, answer=Project,
                 refusals=(*_HIDDEN, Code.PROJECT_EXISTS, Code.NOT_IN_THIS_STATE),
                 tag="projects", summary="Change a project's settings",
             ),
             Route(
-                "DELETE", one, self.delete, signed_in(Scope.ADMIN),
+                "DELETE", one, self.delete, in_projects(Scope.ADMIN),
                 query=Deletion, refusals=(*_HIDDEN, Code.NOT_IN_THIS_STATE),
                 tag="projects", summary="End a project",
             ),
             Route(
-                "GET", f"{one}/storage", self.storage, signed_in(Scope.READ),
+                "GET", f"{one}/storage", self.storage, in_projects(Scope.READ),
                 answer=Storage, refusals=_HIDDEN,
                 tag="projects", summary="Tell what a project takes",
             ),
@@ -182,23 +182,23 @@ class ProjectHandlers:
         refusals = (*_HIDDEN, Code.MEMBER_NOT_FOUND, Code.NOT_IN_THIS_STATE)
         return [
             Route(
-                "GET", all_, self.members, signed_in(Scope.READ),
+                "GET", all_, self.members, in_projects(Scope.READ),
                 answer=MemberList, refusals=_HIDDEN,
                 tag="projects", summary="List a project's members",
             ),
             Route(
-                "POST", all_, self.add_member, signed_in(Scope.ADMIN),
+                "POST", all_, self.add_member, in_projects(Scope.ADMIN),
                 body=NewMember, answer=Member, status=201,
                 refusals=(*_HIDDEN, Code.USER_NOT_FOUND, Code.NOT_IN_THIS_STATE),
                 tag="projects", summary="Add a member",
             ),
             Route(
-                "PUT", one, self.set_role, signed_in(Scope.ADMIN),
+                "PUT", one, self.set_role, in_projects(Scope.ADMIN),
                 body=RoleChange, answer=Member, refusals=refusals,
                 tag="projects", summary="Change a member's role",
             ),
             Route(
-                "DELETE", one, self.remove_member, signed_in(Scope.ADMIN),
+                "DELETE", one, self.remove_member, in_projects(Scope.ADMIN),
                 refusals=refusals, tag="projects", summary="Remove a member, or leave",
             ),
         ]  # fmt: skip

@@ -78,6 +78,8 @@ class Access(NamedTuple):
     is_open: bool = False
     """Everyone; credentials are not even looked at."""
     administrator: bool = False
+    in_projects: bool = False
+    """Also a token that is bound to projects: the handler asks for a right in one of them."""
 
     def require(self, principal: Principal) -> None:
         """Raise Refusal unless ``principal`` is let in."""
@@ -91,13 +93,17 @@ class Access(NamedTuple):
             raise Refusal(Code.PERMISSION_MISSING)
         if principal.scope < self.scope:
             raise Refusal(_LACKS[self.scope])
+        if principal.projects is not None and not self.in_projects and self.scope > Scope.READ:
+            # It could make a token that is bound to nothing, or change the password.
+            raise Refusal(Code.PERMISSION_MISSING)
 
     def refusals(self) -> tuple[Code, ...]:
         """Return what ``require`` can refuse, and the authenticator before it."""
         if self.is_open:
             return ()
         credentials = (Code.NO_CREDENTIALS, Code.TOKEN_EXPIRED, Code.TOKEN_INVALID)
-        missing = (Code.PERMISSION_MISSING,) if self.administrator else ()
+        unbound = not self.in_projects and self.scope > Scope.READ
+        missing = (Code.PERMISSION_MISSING,) if self.administrator or unbound else ()
         return (*credentials, Code.PAT_INVALID, *missing, _LACKS[self.scope])
 
 
@@ -107,6 +113,11 @@ OPEN = Access(Scope.READ, is_open=True)
 def signed_in(scope: Scope) -> Access:
     """Let in everyone who is somebody, with a credential that reaches as far as ``scope``."""
     return Access(scope)
+
+
+def in_projects(scope: Scope) -> Access:
+    """Let in as ``signed_in``, tokens that are bound to projects included."""
+    return Access(scope, in_projects=True)
 
 
 def administrator(scope: Scope = Scope.ADMIN) -> Access:

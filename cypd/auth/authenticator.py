@@ -7,7 +7,7 @@ is worth at this moment.
 import re
 import time
 from base64 import b64decode
-from hashlib import blake2b, sha256
+from hashlib import sha256
 
 from cypd.access import ANONYMOUS, Grant, Principal, Scope, Token
 from cypd.accounts.names import canonical
@@ -161,8 +161,7 @@ def _restricted(principal: Principal, token: PersonalToken) -> Principal:
 
 
 def _password_credential(user: User) -> str:
-    # A fingerprint of the hash: what it is of can't be had from it, and it ends with the password.
-    return "pwd:" + blake2b(user.password_hash.encode(), digest_size=16).hexdigest()
+    return f"pwd:{user.password_mark}"
 
 
 def _decoded(encoded: str) -> tuple[str, str]:

@@ -102,7 +102,7 @@ class Tokens:
         return self._issue(TokenType.REFRESH, user, self._lifetimes.refresh, sid=session_id)
 
     def issue_mfa(self, user: User) -> Issued:
-        return self._issue(TokenType.MFA, user, _MFA_SECONDS)
+        return self._issue(TokenType.MFA, user, _MFA_SECONDS, credential=user.password_mark)
 
     def issue_registry(
         self, user: User | None, grants: tuple[Grant, ...], credential: str
@@ -158,8 +158,9 @@ class Tokens:
             raise Refusal(Code.REFRESH_TOKEN_INVALID) from None
         return claims.user_id, claims.sid, claims.jti
 
-    def mfa_user(self, token: str) -> str:
-        return self.verify(token, TokenType.MFA).user_id
+    def mfa_claims(self, token: str) -> tuple[str, str]:
+        claims = self.verify(token, TokenType.MFA)
+        return claims.user_id, claims.credential
 
     def _claims(self, token: str) -> Claims:
         """Verify form and signature, or remember that this has been done."""

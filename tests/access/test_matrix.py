@@ -292,6 +292,19 @@ def test_a_token_for_another_project_is_a_stranger_here(house: House, row: Row) 
     assert 404 == send(house, row, f"Bearer {token}")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [it for it in rows(API) if not re.search("{(fresh_)?project}", it.path)],
+    ids=lambda row: row.request,
+)
+def test_a_token_bound_to_a_project_reaches_no_account(house: House, row: Row) -> None:
+    """However wide its scope: it makes no other token, changes no account, administers nothing."""
+    admin = house.people["admin"]
+    token = house.new_token(admin, "admin", project_ids=[house.project])
+
+    assert (200 if row.scope == "read" else 403) == send(house, row, f"Bearer {token}")
+
+
 def test_everybody_with_a_session_may_leave(house: House) -> None:
     """Logout ends the session it is asked with; what came by no session has none to end."""
     person = house.people["guest"]

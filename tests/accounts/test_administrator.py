@@ -75,3 +75,16 @@ async def test_a_password_changed_by_hand_stays_without_a_configured_one(
     await start(house, tmp_path)
 
     await owner(house, "chosen by hand")
+
+
+async def test_an_administrator_who_was_removed_stays_away(house: House, tmp_path: Path) -> None:
+    """Where others look after the registry, no start makes an account that nobody asked for."""
+    await start(house, tmp_path)
+    await house.users.create("ada", "", "another password", is_admin=True)
+    await house.users.delete(house.users.find(ADMINISTRATOR).id)
+    (tmp_path / "admin-password").unlink()
+
+    assert await start(house, tmp_path) is None
+    assert await start(house, tmp_path, "configured password") is None
+    assert house.store.user_by_name(ADMINISTRATOR) is None
+    assert not list(tmp_path.iterdir())

@@ -118,6 +118,28 @@ async def test_many_wrong_at_once_are_all_wrong(house: House) -> None:
     assert [False, False, True, True] == [isinstance(it, Refusal) for it in answers]
 
 
+async def test_a_stale_password_of_many_jobs_is_one_failure(house: House) -> None:
+    """A pipeline whose password was changed does not close the account to its owner."""
+    await house.person("ada")
+    answers = await asyncio.gather(
+        *(house.passwords.owner("ada", "the old one", HOME) for _ in range(16)),
+        return_exceptions=True,
+    )
+
+    assert all(isinstance(it, Refusal) for it in answers)
+    assert "ada" == (await house.passwords.owner("ada", PASSWORD, HOME)).name
+
+
+async def test_guesses_at_once_are_no_more_than_guesses_one_by_one(house: House) -> None:
+    """Of sixty that arrive together hardly more are hashed than the throttle lets through."""
+    await house.person("ada")
+    guesses = (house.passwords.owner("ada", f"guess {it}", HOME) for it in range(60))
+    answers = await asyncio.gather(*guesses, return_exceptions=True)
+
+    assert all(isinstance(it, Refusal) for it in answers)
+    assert 3 <= len(house.hasher.verified) <= 4  # the house bears three; two have a turn at once
+
+
 async def test_a_changed_password_is_forgotten_at_once(house: House) -> None:
     """The old one stops with the write that changed it, whichever process made it."""
     user = await house.person("ada")

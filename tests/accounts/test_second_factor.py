@@ -74,6 +74,17 @@ async def test_a_code_is_taken_once(house: House, clock: Clock) -> None:
     await consume(current(house), code_at(totp), HOME)
 
 
+async def test_a_code_sent_again_is_no_guess(house: House, clock: Clock) -> None:
+    """However often a used code is repeated, the owner's next one is taken."""
+    totp, _ = await house.enrolled(await house.person("ada"))
+    consume = house.second_factor.consume
+    await consume(current(house), code_at(totp), HOME)
+    for _ in range(20):
+        await refused(Code.SECOND_FACTOR_WRONG, consume(current(house), code_at(totp), HOME))
+
+    await consume(current(house), code_at(totp, 1), HOME)
+
+
 @pytest.mark.parametrize(
     ("step", "taken"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)]
 )

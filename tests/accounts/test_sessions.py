@@ -174,6 +174,16 @@ async def test_a_half_login_of_somebody_disabled_is_none(house: House, clock: Cl
     await refused(Code.TOKEN_INVALID, house.sessions.verify(mfa.text, code_at(totp), HOME))
 
 
+async def test_a_half_login_ends_with_its_password(house: House, clock: Clock) -> None:
+    """Between the halves, too, a password can be changed: the old one proves nothing then."""
+    ada = await house.person("ada")
+    totp, _ = await house.enrolled(ada)
+    mfa = await half(house)
+    await house.users.set_password(ada.id, "another password")
+
+    await refused(Code.TOKEN_INVALID, house.sessions.verify(mfa.text, code_at(totp), HOME))
+
+
 async def test_codes_are_throttled(house: House, clock: Clock) -> None:
     """A million codes cannot be tried: the account is closed for a while, for the right one too."""
     totp, _ = await house.enrolled(await house.person("ada"))

@@ -75,7 +75,8 @@ def test_a_session_is_named_by_its_tokens(tokens: Tokens) -> None:
     """The refresh token's claims are those of its session, and of no other kind of token."""
     issued = tokens.issue_refresh(USER, "s")
     assert (USER.id, "s", issued.id) == tokens.refresh_claims(issued.text)
-    assert USER.id == tokens.mfa_user(tokens.issue_mfa(USER).text)
+    half = tokens.issue_mfa(USER).text
+    assert (USER.id, USER.password_mark) == tokens.mfa_claims(half)
     for kind in set(TokenType) - {TokenType.REFRESH}:
         with pytest.raises(Refusal) as refusal:
             tokens.refresh_claims(text(tokens, kind))
