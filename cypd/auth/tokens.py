@@ -48,7 +48,7 @@ class TokenType(Enum):
 
 class _Access(msgspec.Struct, frozen=True):
     name: str
-    actions: tuple[str, ...]
+    actions: frozenset[str]
     type: str = "repository"
 
 
@@ -73,7 +73,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
     def grants(self) -> tuple[Grant, ...]:
         """Return what a registry token was issued for."""
-        return tuple(Grant(it.name, frozenset(it.actions)) for it in self.access)
+        return tuple(Grant(it.name, it.actions) for it in self.access)
 
 
 class Lifetimes(msgspec.Struct, frozen=True):
@@ -109,7 +109,7 @@ class Tokens:
     ) -> Token:
         """Return a token of the token server, for a user or for nobody."""
         lifetime = self._lifetimes.registry
-        access = tuple(_Access(name, tuple(sorted(actions))) for name, actions in grants)
+        access = tuple(_Access(name, actions) for name, actions in grants)
         more = {"credential": credential, "access": access}
         issued = self._issue(TokenType.REGISTRY, user, lifetime, **more)
         return Token(issued.text, int(lifetime))

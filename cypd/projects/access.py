@@ -175,7 +175,8 @@ def _reaches(principal: Principal, action: Action, repository: RepositoryName | 
         return False
     if principal.grants is None:
         return True
-    wanted = (repository, action.value) if repository else ("*", "*")
-    return any(
-        grant.repository == wanted[0] and wanted[1] in grant.actions for grant in principal.grants
-    )
+    name, wanted = (repository, action.value) if repository else ("*", "*")
+    for grant in principal.grants:  # noqa: SIM110 (a third of the time of any())
+        if grant.repository == name and wanted in grant.actions:
+            return True
+    return False

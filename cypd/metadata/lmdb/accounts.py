@@ -3,14 +3,13 @@
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from uuid import UUID
 
 import lmdb
 import msgspec
 
 from cypd.accounts.ports import Failures, PersonalToken, Session, User
 from cypd.metadata.lmdb.environment import Environment
-from cypd.metadata.lmdb.keys import scan
+from cypd.metadata.lmdb.keys import scan, uuid_key
 from cypd.refusals import Code, Refusal
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -25,11 +24,7 @@ _NO_ID = bytes(16)  # a UUIDv4 has bits that are set; as long as one, lest it be
 
 def _key(text: str) -> bytes:
     """Return an id as a key; what is no id, as some request has it, as one that nothing has."""
-    try:
-        found = UUID(text)
-    except ValueError:
-        return _NO_ID
-    return found.bytes if str(found) == text else _NO_ID  # an id is spelled in one way
+    return uuid_key(text) or _NO_ID
 
 
 class LmdbAccounts:

@@ -36,6 +36,7 @@ meta           ``schema``, ``repositories``,              version, last id given
 =============  =========================================  =====================================
 """
 
+import re
 from collections.abc import Iterator
 
 import lmdb
@@ -43,6 +44,7 @@ import msgspec
 
 from cypd.oci.digest import Digest
 
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _ALGORITHMS = {"sha256": b"\x01", "sha512": b"\x02"}
 
 
@@ -54,6 +56,11 @@ def digest_key(digest: Digest) -> bytes:
 def digest_of(key: bytes) -> Digest:
     """Return the digest of a key."""
     return Digest(f"{'sha256' if key[0] == 1 else 'sha512'}:{key[1:].hex()}")
+
+
+def uuid_key(text: str) -> bytes | None:
+    """Return a UUID as its 16 bytes; ``None`` for every text but its one canonical spelling."""
+    return bytes.fromhex(text.replace("-", "")) if _UUID.fullmatch(text) else None
 
 
 def number(value: int) -> bytes:

@@ -6,7 +6,6 @@ every commit. Whether there is room is asked before the first write of an operat
 
 from itertools import islice
 from struct import Struct
-from uuid import UUID
 
 import lmdb
 import msgspec
@@ -22,14 +21,6 @@ _USAGE = Struct(">QQQQ")
 _TOTALS = Struct(">QQ")
 _NOTHING = Usage(0, 0, 0, 0)
 _decode_project = msgspec.msgpack.Decoder(Project).decode
-
-
-def project_key(project_id: str) -> bytes | None:
-    """Return the key of a project, ``None`` for what is no UUID."""
-    try:
-        return UUID(project_id).bytes
-    except ValueError:
-        return None
 
 
 class Ledger:

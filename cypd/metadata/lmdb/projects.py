@@ -8,8 +8,8 @@ import msgspec
 
 from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
-from cypd.metadata.lmdb.keys import scan
-from cypd.metadata.lmdb.ledger import Ledger, project_key
+from cypd.metadata.lmdb.keys import scan, uuid_key
+from cypd.metadata.lmdb.ledger import Ledger
 from cypd.projects.ports import Changes, Member, Project, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
 
@@ -33,7 +33,7 @@ class LmdbProjects:
     # --- reads ----------------------------------------------------------------------------------
 
     def project(self, project_id: str) -> Project | None:
-        key = project_key(project_id)
+        key = uuid_key(project_id)
         with self._begin() as txn:
             return self._get(txn, key) if key else None
 
@@ -53,18 +53,18 @@ class LmdbProjects:
         return [project for project in found if project]
 
     def member(self, project_id: str, user_id: str) -> Member | None:
-        key = project_key(project_id)
+        key = uuid_key(project_id)
         with self._begin() as txn:
             return self._member(txn, key, user_id) if key else None
 
     def members(self, project_id: str) -> Sequence[Member]:
-        key = project_key(project_id)
+        key = uuid_key(project_id)
         with self._begin() as txn:
             return self._all_members(txn, key) if key else []
 
     def usage(self, project_id: str) -> Usage:
         with self._begin() as txn:
-            return self._ledger.usage(txn, project_key(project_id) or b"-")
+            return self._ledger.usage(txn, uuid_key(project_id) or b"-")
 
     def totals(self) -> Totals:
         with self._begin() as txn:
@@ -75,7 +75,7 @@ class LmdbProjects:
     async def create_project(self, project: Project) -> None:
         def operation(txn: lmdb.Transaction) -> None:
             self._require_free(txn, project.name)
-            key = project_key(project.id) or b""
+            key = uuid_key(project.id) or b""
             self._put(txn, key, project)
             self._put_member(txn, key, Member(project.owner_id, Role.OWNER, project.created_at))
 
@@ -150,7 +150,7 @@ class LmdbProjects:
         return None if record is None else _decode_project(record)
 
     def _require(self, txn: lmdb.Transaction, project_id: str) -> tuple[bytes, Project]:
-        key = project_key(project_id)
+        key = uuid_key(project_id)
         project = self._get(txn, key) if key else None
         if key is None or project is None:
             raise Refusal(Code.PROJECT_NOT_FOUND)
