@@ -155,9 +155,10 @@ def test_what_is_announced_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     free = found.f_bavail * found.f_frsize
     space = FreeSpace(tmp_path, free // 2)
     for _ in range(100):
-        space.require(1)
-    with pytest.raises(OCIError):
-        space.require(free)
-
+        space.require()
     assert space.is_enough()
     assert looks["disk"] == 1
+
+    with pytest.raises(OCIError):
+        FreeSpace(tmp_path, 2 * free).require()
+    assert looks["disk"] == 2

@@ -23,9 +23,9 @@ class FreeSpace:
         self._free = 0
         self._looked_at = float("-inf")
 
-    def require(self, size: int) -> None:
-        """Raise UNAVAILABLE unless ``size`` more bytes leave the floor untouched."""
-        if self._floor and self._left() < size:
+    def require(self) -> None:
+        """Raise UNAVAILABLE unless pushes are taken."""
+        if not self.is_enough():
             raise OCIError(
                 Code.UNAVAILABLE,
                 "the disk is almost full: pushes are refused, pulls and deletes go on",

@@ -67,7 +67,7 @@ class V2:
         delete_enabled: bool,
         session_ttl: float,
         on_fatal: Callable[[Fatal], None],
-        require_space: Callable[[int], None],
+        require_space: Callable[[], None],
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
@@ -133,7 +133,7 @@ class V2:
         if not route.is_open:
             self._require_allowed(call, route.action)
         if route.takes_space:
-            self._require_space(call.content_length() or 0)
+            self._require_space()
         if route.begins:
             await self._admit(call.principal, call.repository)
         await route.handler(call)

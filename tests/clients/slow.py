@@ -40,10 +40,14 @@ class SlowWay:
                 client, _ = self._listening.accept()
             except OSError:  # closed
                 return
-            server = socket.create_connection(("127.0.0.1", self._target))
-            ways = ((client, server, self._rate), (server, client, None))
-            for way in ways:
-                threading.Thread(target=_forward, args=way, daemon=True).start()
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+            back = threading.Thread(target=_forward, args=(server, client, None), daemon=True)
+            back.start()
+            _forward(client, server, self._rate)
+            back.join()
 
 
 def _forward(source: socket.socket, target: socket.socket, rate: float | None) -> None:

@@ -19,7 +19,8 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 ACCEPT = {"Accept": ", ".join((MANIFEST, INDEX, DOCKER_MANIFEST))}
 # Every client words a 401 in its own way.
 REFUSED = (
-    "(?i)401|unauthorized|authentication required|no basic auth|invalid username/password|denied"
+    "(?i)401|403|unauthorized|authentication required|no basic auth|invalid username/password"
+    "|denied|forbidden|insufficient"
 )
 
 every_client = pytest.mark.parametrize("name", CLIENTS)

@@ -167,7 +167,7 @@ def build(
     max_sessions_per_user: int = 10,
     default_quota: int = UNLIMITED,
     allows: Policy = _allows,
-    require_space: Callable[[int], None] = lambda _size: None,
+    require_space: Callable[[], None] = lambda: None,
 ) -> Registry:
     """Return a registry over engines, where pushes create projects."""
     fatal: list[Fatal] = []
