@@ -44,6 +44,8 @@ class Client:
     ) -> Response:
         """Send a request and return the answer, also one that came before the body's end."""
         fields = self._authorization | dict(headers or {})
+        if self._connection.sock is None:
+            self._connection.connect()  # without one there is no answer to wait for
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.request(method, path, body, fields)
         response = self._connection.getresponse()

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +59,11 @@ class Strace:
         self._end()
 
     def _end(self) -> None:
-        if _is_alive(self._pid):
+        # A client may have its answer before strace has seen the write return.
+        deadline = time.monotonic() + 1
+        while _state(self._pid) in {"R", "t"} and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if _state(self._pid) not in {"Z", "X"}:
             self._process.send_signal(signal.SIGINT)  # it detaches, and lets the process go on
         try:
             self._process.communicate(timeout=5)
@@ -94,12 +99,13 @@ def parse(log: str) -> list[Call]:
     return calls
 
 
-def _is_alive(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """Return a process's state as proc(5) names it: X if it is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] not in "ZX"
+        return "X"
+    return status.rpartition(")")[2].split()[0]
 
 
 def require_strace() -> str:
