@@ -155,8 +155,8 @@ class AccountStore(Protocol):
         """Return a session."""
         ...
 
-    async def open_session(self, session: Session) -> None:
-        """Store a new session."""
+    async def open_session(self, session: Session, *, password_hash: str) -> bool:
+        """Store a new session, unless its user is disabled or has another password by now."""
         ...
 
     async def rotate_session(self, session_id: str, *, old: str, new: str, until: float) -> bool:
@@ -183,7 +183,7 @@ class AccountStore(Protocol):
         ...
 
     async def sweep(self, *, now: float, window: float) -> None:
-        """Remove sessions that are over and failures of windows that are."""
+        """Remove sessions that are over and failures of windows that are, some at a time."""
         ...
 
 

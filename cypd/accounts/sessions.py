@@ -45,7 +45,7 @@ class Sessions:
         user = await self._passwords.owner(login, password, address)
         if user.has_second_factor:
             return HalfLogin(self._issuer.issue_mfa(user))
-        return await self._open(user)
+        return await self._open(user, Code.WRONG_PASSWORD)
 
     async def verify(self, token: str, code: str, address: str) -> Login:
         """Open the session of a half login; ``code``: of the second factor, or for recovery.
@@ -58,7 +58,8 @@ class Sessions:
             raise Refusal(Code.TOKEN_INVALID)
         if user.password_mark != mark:  # what was proved is no proof any more
             raise Refusal(Code.TOKEN_INVALID)
-        return await self._open(await self._second_factor.consume(user, code, address))
+        user = await self._second_factor.consume(user, code, address)
+        return await self._open(user, Code.TOKEN_INVALID)
 
     async def refresh(self, token: str) -> Login:
         """Exchange a refresh token for new tokens; raise REFRESH_TOKEN_INVALID.
@@ -84,7 +85,7 @@ class Sessions:
             raise Refusal(Code.NOT_IN_THIS_STATE)
         await self._store.end_session(principal.session)
 
-    async def _open(self, user: User) -> Login:
+    async def _open(self, user: User, proof_is_over: Code) -> Login:
         session_id = str(uuid.uuid4())
         login = self._tokens(user, session_id)
         session = Session(
@@ -94,7 +95,8 @@ class Sessions:
             created_at=time.time(),
             expires_at=float(login.refresh.expires_at),
         )
-        await self._store.open_session(session)
+        if not await self._store.open_session(session, password_hash=user.password_hash):
+            raise Refusal(proof_is_over)
         return login
 
     def _tokens(self, user: User, session_id: str) -> Login:

@@ -39,6 +39,22 @@ async def test_a_wrong_login_opens_none(house: House) -> None:
     await refused(Code.ACCOUNT_DISABLED, house.sessions.login("ada", PASSWORD, HOME))
 
 
+async def test_a_password_changed_meanwhile_opens_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who proves the old one while it is being changed has no session after the change."""
+    user = await house.person("ada")
+    verify = house.hasher.verify
+
+    async def slowly(password_hash: str, password: str) -> bool:
+        is_right = await verify(password_hash, password)
+        await house.users.set_password(user.id, "quite another")
+        return is_right
+
+    monkeypatch.setattr(house.hasher, "verify", slowly)
+    await refused(Code.WRONG_PASSWORD, house.sessions.login("ada", PASSWORD, HOME))
+
+
 async def test_a_refresh_gives_new_tokens(house: House, clock: Clock) -> None:
     """Again and again, for longer than one refresh token lives, and always of the same session."""
     first = login = await house.login(await house.person())

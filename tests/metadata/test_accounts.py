@@ -101,7 +101,7 @@ async def test_what_is_no_id_is_nobodys(store: AccountStore) -> None:
     low = replace(BOB, id="00000000-0000-4000-8000-000000000001", name="low", email="")
     await store.create_user(low)
     await store.create_personal_token(token(1, low), limit=9)
-    await store.open_session(session(1, low))
+    await store.open_session(session(1, low), password_hash="h")
 
     assert not store.personal_tokens("")
     await store.end_session("")
@@ -164,7 +164,7 @@ async def test_no_update_is_lost(store: AccountStore) -> None:
 
 async def test_a_change_that_raises_changes_nothing(store: AccountStore) -> None:
     """What it raises is raised, the user stays, and so do the sessions."""
-    await store.open_session(session(1))
+    await store.open_session(session(1), password_hash="h")
 
     def change(_: User) -> User:
         raise Refusal(Code.SECOND_FACTOR_WRONG)
@@ -194,7 +194,7 @@ async def test_an_address_moves(store: AccountStore) -> None:
 async def test_an_update_ends_the_sessions_it_shall(store: AccountStore) -> None:
     """None by default, all but one where one is left, and all with none left: of that user only."""
     for it in (session(1), session(2), session(3), session(4, ADA)):
-        await store.open_session(it)
+        await store.open_session(it, password_hash="h")
 
     async def left(**sessions: str) -> list[int]:
         await store.update_user(BOB.id, lambda it: it, **sessions)
@@ -235,8 +235,8 @@ async def test_a_removed_user_leaves_nothing(store: AccountStore) -> None:
     """Name, address, tokens and sessions go with them, and those of others stay."""
     await store.create_personal_token(token(1), limit=9)
     await store.create_personal_token(token(2, ADA), limit=9)
-    await store.open_session(session(1))
-    await store.open_session(session(2, ADA))
+    await store.open_session(session(1), password_hash="h")
+    await store.open_session(session(2, ADA), password_hash="h")
     await store.delete_user(BOB.id)
 
     assert store.user(BOB.id) is None
@@ -313,16 +313,26 @@ async def test_use_is_noted(store: AccountStore) -> None:
 
 async def test_a_session_opens_and_ends(store: AccountStore) -> None:
     """It is read as it was stored, and ending it twice is ending it."""
-    await store.open_session(session(1))
+    await store.open_session(session(1), password_hash="h")
     assert session(1) == store.session(session(1).id)
     for _ in range(2):
         await store.end_session(session(1).id)
         assert store.session(session(1).id) is None
 
 
+@pytest.mark.parametrize("changed", [{"password_hash": "other"}, {"is_active": False}])
+async def test_a_proof_may_be_over(store: AccountStore, changed: dict[str, object]) -> None:
+    """Who proved a password that is none any more, or is disabled or gone, opens no session."""
+    await store.update_user(BOB.id, lambda it: replace(it, **changed), sessions_left="")
+    assert not await store.open_session(session(1), password_hash="h")
+    await store.delete_user(BOB.id)
+    assert not await store.open_session(session(1), password_hash="h")
+    assert store.session(session(1).id) is None
+
+
 async def test_a_refresh_token_is_exchanged_once(store: AccountStore) -> None:
     """The valid one gives way to a new one; the one before ends the session."""
-    await store.open_session(session(1))
+    await store.open_session(session(1), password_hash="h")
     assert await store.rotate_session(session(1).id, old="first", new="second", until=200.0)
     assert replace(session(1), refresh_id="second", expires_at=200.0) == store.session(
         session(1).id
@@ -334,7 +344,7 @@ async def test_a_refresh_token_is_exchanged_once(store: AccountStore) -> None:
 
 async def test_of_two_exchanges_at_once_one_succeeds(store: AccountStore) -> None:
     """And the session ends, as for any token that is used twice."""
-    await store.open_session(session(1))
+    await store.open_session(session(1), password_hash="h")
     outcomes = await asyncio.gather(
         *(
             store.rotate_session(session(1).id, old="first", new=new, until=200.0)
@@ -373,7 +383,7 @@ async def test_a_window_that_is_over_starts_anew(store: AccountStore, later: flo
 async def test_what_is_over_is_swept(store: AccountStore) -> None:
     """Sessions and failures whose time is over go, and the others stay."""
     for value, until in ((1, 1050.0), (2, 1050.5)):
-        await store.open_session(session(value, expires_at=until))
+        await store.open_session(session(value, expires_at=until), password_hash="h")
     await store.count_failure([KEY], now=1010.0, window=WINDOW)
     await store.sweep(now=1050.0, window=WINDOW)
     assert store.session(session(1).id) is None
@@ -384,12 +394,23 @@ async def test_what_is_over_is_swept(store: AccountStore) -> None:
     assert Failures(0, 0.0) == store.failures(KEY)
 
 
+async def test_much_that_is_over_is_swept(store: AccountStore) -> None:
+    """However many there are: what is over goes, and what stands between it stays."""
+    keys = [value.to_bytes(16, "big") for value in range(1200)]
+    await store.count_failure(keys[::3], now=1000.0, window=WINDOW)
+    await store.count_failure(keys[1::3], now=1050.0, window=WINDOW)
+    await store.sweep(now=1060.0, window=WINDOW)
+
+    assert {Failures(0, 0.0)} == {store.failures(key) for key in keys[::3]}
+    assert {Failures(1, 1050.0)} == {store.failures(key) for key in keys[1::3]}
+
+
 async def test_accounts_outlive_the_process(tmp_path: Path) -> None:
     """Everything is there after a restart."""
     first = LmdbMetadata(tmp_path / "metadata", 16 << 20)
     await first.accounts.create_user(BOB)
     await first.accounts.create_personal_token(token(1), limit=9)
-    await first.accounts.open_session(session(1))
+    await first.accounts.open_session(session(1), password_hash="h")
     await first.accounts.count_failure([KEY], now=1010.0, window=WINDOW)
     first.close()
     second = LmdbMetadata(tmp_path / "metadata", 16 << 20)

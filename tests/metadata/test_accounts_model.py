@@ -109,8 +109,13 @@ class AccountsAgainstModel(RuleBasedStateMachine):
     def touch(self, used: dict[bytes, float]) -> None:
         self.both("touch_personal_tokens", used)
 
-    @rule(session_id=st.sampled_from(SESSION_IDS), user_id=st.sampled_from(IDS), until=moments)
-    def open_session(self, session_id: str, user_id: str, until: float) -> None:
+    @rule(
+        session_id=st.sampled_from(SESSION_IDS),
+        user_id=st.sampled_from(IDS),
+        until=moments,
+        password_hash=st.sampled_from(["h", "h", "h", "another"]),
+    )
+    def open_session(self, session_id: str, user_id: str, until: float, password_hash: str) -> None:
         if self.model.accounts.session(session_id) is None:  # as for users
             session = Session(
                 id=session_id,
@@ -119,7 +124,7 @@ class AccountsAgainstModel(RuleBasedStateMachine):
                 created_at=1000.0,
                 expires_at=until,
             )
-            self.both("open_session", session)
+            self.both("open_session", session, password_hash=password_hash)
 
     @rule(session_id=sessions, old=refreshes, new=refreshes, until=moments)
     def rotate(self, session_id: str, old: str, new: str, until: float) -> None:

@@ -1,5 +1,6 @@
 """Accounts on LMDB. Reads: one transaction a call. Writes: one intention an operation."""
 
+import asyncio
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -17,6 +18,7 @@ _decode_user = msgspec.msgpack.Decoder(User).decode
 _decode_token = msgspec.msgpack.Decoder(PersonalToken).decode
 _decode_session = msgspec.msgpack.Decoder(Session).decode
 _FAILURES = struct.Struct(">Qd")
+_SWEEP_STEP = 500
 
 
 _NO_ID = bytes(16)  # a UUIDv4 has bits that are set; as long as one, lest it be the start of one
@@ -196,13 +198,17 @@ class LmdbAccounts:
         with self._begin() as txn:
             return self._session(txn, _key(session_id))
 
-    async def open_session(self, session: Session) -> None:
-        def operation(txn: lmdb.Transaction) -> None:
+    async def open_session(self, session: Session, *, password_hash: str) -> bool:
+        def operation(txn: lmdb.Transaction) -> bool:
+            user = self._user(txn, _key(session.user_id))
+            if user is None or not user.is_active or user.password_hash != password_hash:
+                return False
             key = _key(session.id)
             txn.put(key, _encode(session), db=self._sessions)
             txn.put(_key(session.user_id) + key, b"", db=self._sessions_of)
+            return True
 
-        await self._run(operation)
+        return await self._run(operation)
 
     async def rotate_session(self, session_id: str, *, old: str, new: str, until: float) -> bool:
         key = _key(session_id)
@@ -252,20 +258,48 @@ class LmdbAccounts:
         await self._run(operation)
 
     async def clear_failures(self, key: bytes) -> None:
-        await self._run(lambda txn: txn.delete(key, db=self._failures))
+        await self._run(lambda txn: self._forget_failures(txn, key))
 
     def _counted(self, txn: lmdb.Transaction, key: bytes) -> Failures:
         record = txn.get(key, db=self._failures)
         return Failures(0, 0.0) if record is None else Failures(*_FAILURES.unpack(record))
 
     async def sweep(self, *, now: float, window: float) -> None:
-        def operation(txn: lmdb.Transaction) -> None:
-            for key, record in list(scan(txn, self._sessions, b"")):
-                if _decode_session(record).expires_at <= now:
-                    self._end_session(txn, key)
-            for key, record in list(scan(txn, self._failures, b"")):
-                _, since = _FAILURES.unpack(record)
-                if not since <= now < since + window:
-                    txn.delete(key, db=self._failures)
+        def is_session_over(record: bytes) -> bool:
+            return _decode_session(record).expires_at <= now
 
-        await self._run(operation)
+        def is_window_over(record: bytes) -> bool:
+            _, since = _FAILURES.unpack(record)
+            return not since <= now < since + window
+
+        await self._take_over(self._sessions, is_session_over, self._end_session)
+        await self._take_over(self._failures, is_window_over, self._forget_failures)
+
+    async def _take_over(
+        self,
+        database: "lmdb._Database",
+        is_over: Callable[[bytes], bool],
+        take: Callable[[lmdb.Transaction, bytes], None],
+    ) -> None:
+        """Take what is over, few rows at a time: no login waits for a long read or write."""
+        after = b""
+        while found := self._some(database, after):
+            over = [key for key, record in found if is_over(record)]
+
+            def operation(txn: lmdb.Transaction, over: Sequence[bytes] = over) -> None:
+                for key in over:
+                    record = txn.get(key, db=database)
+                    if record is not None and is_over(bytes(record)):
+                        take(txn, key)
+
+            if over:
+                await self._run(operation)
+            after = found[-1][0]
+            await asyncio.sleep(0)
+
+    def _some(self, database: "lmdb._Database", after: bytes) -> list[tuple[bytes, bytes]]:
+        with self._begin() as txn:
+            return list(islice(scan(txn, database, b"", after), _SWEEP_STEP))
+
+    def _forget_failures(self, txn: lmdb.Transaction, key: bytes) -> None:
+        txn.delete(key, db=self._failures)

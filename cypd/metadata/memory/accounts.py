@@ -98,8 +98,12 @@ class MemoryAccounts:
     def session(self, session_id: str) -> Session | None:
         return self._sessions.get(session_id)
 
-    async def open_session(self, session: Session) -> None:
+    async def open_session(self, session: Session, *, password_hash: str) -> bool:
+        user = self._users.get(session.user_id)
+        if user is None or not user.is_active or user.password_hash != password_hash:
+            return False
         self._sessions[session.id] = session
+        return True
 
     async def rotate_session(self, session_id: str, *, old: str, new: str, until: float) -> bool:
         session = self._sessions.get(session_id)
