@@ -51,6 +51,20 @@ class Principal(NamedTuple):
 ANONYMOUS = Principal(scope=Scope.READ)
 
 
+class Act(NamedTuple):
+    """Who does something, when and from where: what events and the audit log tell of it."""
+
+    at: float
+    """Unix seconds."""
+    user_id: str = ""
+    """Empty for the registry itself."""
+    name: str = ""
+    address: str = ""
+    """The client's, as an IP address."""
+    trace_id: str = ""
+    """What the request goes by in the log."""
+
+
 class Action(Enum):
     """What can be allowed on a repository or its project, or without one on the registry."""
 

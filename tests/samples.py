@@ -5,6 +5,7 @@ import json
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
+from cypd.access import Act
 from cypd.oci import manifest as documents
 from cypd.oci.digest import Algorithm, Digest
 from cypd.oci.manifest import Manifest
@@ -13,6 +14,7 @@ from cypd.oci.names import RepositoryName
 from cypd.projects.ports import UNLIMITED, Project, ProjectStore
 
 EMPTY = b"{}"
+ACT = Act(1.0, "ada's id", "ada", "192.0.2.1", "0badcafe")
 
 
 def name(text: str = "library/app") -> RepositoryName:

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
+from cypd.access import Act
 from cypd.oci import manifest as documents
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference
@@ -61,6 +62,8 @@ class Manifests:
         content_type: str,
         reference: Reference,
         tags: Sequence[Tag],
+        *,
+        act: Act,
     ) -> Manifest:
         """Store a manifest under its digest and point the tags at it.
 
@@ -72,9 +75,9 @@ class Manifests:
             tags = [reference, *tags]
         inline = len(content) <= INLINE_BYTES
         if inline:
-            await self._record(repository, manifest, tags, inline=True)
+            await self._record(repository, manifest, tags, inline=True, act=act)
         else:
-            await self._store_large(repository, manifest, tags)
+            await self._store_large(repository, manifest, tags, act)
         return manifest
 
     async def _parse(self, content: bytes, content_type: str, reference: Reference) -> Manifest:
@@ -99,7 +102,7 @@ class Manifests:
                 )
 
     async def _store_large(
-        self, repository: RepositoryName, manifest: Manifest, tags: Sequence[Tag]
+        self, repository: RepositoryName, manifest: Manifest, tags: Sequence[Tag], act: Act
     ) -> None:
         if self._metadata.held_size(repository, manifest.digest) is None:
             self._metadata.require_room(repository, len(manifest.content))
@@ -108,23 +111,29 @@ class Manifests:
             async with self._storage.stage(upload_id, manifest.digest.algorithm) as staged:
                 await staged.write(manifest.content)
                 async with self._storage.place(staged, manifest.digest):
-                    await self._record(repository, manifest, tags, inline=False)
+                    await self._record(repository, manifest, tags, inline=False, act=act)
         finally:
             await self._storage.discard(upload_id)
 
     async def _record(
-        self, repository: RepositoryName, manifest: Manifest, tags: Sequence[Tag], *, inline: bool
+        self,
+        repository: RepositoryName,
+        manifest: Manifest,
+        tags: Sequence[Tag],
+        *,
+        inline: bool,
+        act: Act,
     ) -> None:
         await self._metadata.put_manifest(
-            repository, manifest, tags, inline=inline, allow_sparse=self._allow_sparse
+            repository, manifest, tags, inline=inline, allow_sparse=self._allow_sparse, act=act
         )
 
-    async def delete(self, repository: RepositoryName, reference: Reference) -> None:
+    async def delete(self, repository: RepositoryName, reference: Reference, *, act: Act) -> None:
         """Delete a manifest by digest, or a tag alone; raise MANIFEST_UNKNOWN."""
         if isinstance(reference, Digest):
-            await self._metadata.delete_manifest(repository, reference)
+            await self._metadata.delete_manifest(repository, reference, act=act)
         else:
-            await self._metadata.delete_tag(repository, reference)
+            await self._metadata.delete_tag(repository, reference, act=act)
 
     def referrers(
         self, repository: RepositoryName, subject: Digest, *, after: str, limit: int

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from cypd.access import Act
 from cypd.oci.digest import Algorithm, Digest
 from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
@@ -206,6 +207,7 @@ class MetadataStore(Protocol):
         *,
         inline: bool,
         allow_sparse: bool,
+        act: Act,
     ) -> None:
         """Store a manifest and point the tags at it.
 
@@ -216,14 +218,16 @@ class MetadataStore(Protocol):
         """
         ...
 
-    async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
+    async def delete_manifest(
+        self, repository: RepositoryName, digest: Digest, *, act: Act
+    ) -> None:
         """Remove a manifest, its tags, and its place among referrers.
 
         Raises MANIFEST_UNKNOWN if it is not there, DENIED if an index lists it.
         """
         ...
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
+    async def delete_tag(self, repository: RepositoryName, tag: Tag, *, act: Act) -> None:
         """Remove a tag alone; raise MANIFEST_UNKNOWN if it is not there."""
         ...
 

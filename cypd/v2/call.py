@@ -1,13 +1,15 @@
 """One request and its answer, as the handlers see them."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 
-from cypd.access import ANONYMOUS
+from cypd.access import ANONYMOUS, Act
 from cypd.doors.asgi import REQUEST_SLABS, Receive, Scope, Send
+from cypd.logs import trace_id
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference, Target
 from cypd.oci.errors import Code, OCIError
@@ -73,6 +75,12 @@ class Call:
         """The address that the request came from."""
         client = self.scope.get("client")
         return client[0] if client else ""
+
+    @property
+    def act(self) -> Act:
+        """Who asks, now and from where."""
+        principal, trace = self.principal, trace_id(self.scope)
+        return Act(time.time(), principal.user_id, principal.name, self.address, trace)
 
     def query(self) -> dict[str, list[str]]:
         """Return the query's parameters, each with all its values."""

@@ -45,7 +45,7 @@ class ManifestHandlers:
         content = await _read(call)
         content_type = call.header(b"content-type") or ""
         manifest = await self._manifests.put(
-            call.repository, content, content_type, call.reference, tags
+            call.repository, content, content_type, call.reference, tags, act=call.act
         )
         location = manifest_path(call.repository, manifest.digest).encode()
         headers: Headers = [
@@ -59,7 +59,7 @@ class ManifestHandlers:
 
     async def delete(self, call: Call) -> None:
         """Delete a manifest by digest, or a tag alone."""
-        await self._manifests.delete(call.repository, call.reference)
+        await self._manifests.delete(call.repository, call.reference, act=call.act)
         await call.answer(202, [])
 
 

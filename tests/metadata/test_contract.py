@@ -14,7 +14,7 @@ from cypd.oci.digest import Digest
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import Tag
 from cypd.registry.ports import Upload
-from tests.samples import EMPTY, create_projects, image, index, name, parsed
+from tests.samples import ACT, EMPTY, create_projects, image, index, name, parsed
 
 Store = MemoryRegistry | LmdbRegistry
 
@@ -46,7 +46,7 @@ def upload(number: int = 0, owner: str = "someone", started_at: float = 1.0) -> 
 async def put(store: Store, content: bytes, *tags: Tag, media_type: str = "") -> Digest:
     """Put a manifest whose references need not be there."""
     manifest = parsed(content, media_type)
-    await store.put_manifest(APP, manifest, tags, inline=True, allow_sparse=True)
+    await store.put_manifest(APP, manifest, tags, inline=True, allow_sparse=True, act=ACT)
     return manifest.digest
 
 
@@ -114,13 +114,13 @@ async def test_a_manifest_needs_what_it_lists(store: Store) -> None:
     """What lacks is named, in the refusal, and nothing is written."""
     manifest = parsed(image(b"layer"))
     with pytest.raises(OCIError) as refusal:
-        await store.put_manifest(APP, manifest, [LATEST], inline=True, allow_sparse=False)
+        await store.put_manifest(APP, manifest, [LATEST], inline=True, allow_sparse=False, act=ACT)
 
     assert {"missing": [Digest.of(b"layer"), CONFIG]} == refusal.value.detail
     assert not store.repository_exists(APP)
     await store.link_blob(APP, CONFIG, 2, upload_id=None)
     await store.link_blob(APP, Digest.of(b"layer"), 5, upload_id=None)
-    await store.put_manifest(APP, manifest, [LATEST], inline=True, allow_sparse=False)
+    await store.put_manifest(APP, manifest, [LATEST], inline=True, allow_sparse=False, act=ACT)
     found = store.manifest(APP, LATEST)
     assert found == store.manifest(APP, manifest.digest)
     assert found is not None
@@ -130,14 +130,14 @@ async def test_a_manifest_needs_what_it_lists(store: Store) -> None:
 async def test_a_large_manifest_is_a_file_that_is_held(store: Store) -> None:
     """Not inline: the content is elsewhere, and held until the manifest goes."""
     manifest = parsed(image())
-    await store.put_manifest(APP, manifest, [], inline=False, allow_sparse=True)
+    await store.put_manifest(APP, manifest, [], inline=False, allow_sparse=True, act=ACT)
     found = store.manifest(APP, manifest.digest)
 
     assert found is not None
     assert (None, len(manifest.content)) == (found.content, found.size)
     assert store.is_held(manifest.digest)
     await store.link_blob(APP, manifest.digest, found.size, upload_id=None)
-    await store.delete_manifest(APP, manifest.digest)
+    await store.delete_manifest(APP, manifest.digest, act=ACT)
     assert store.is_held(manifest.digest)  # it is a blob as well
     await store.unlink_blob(APP, manifest.digest)
     assert not store.is_held(manifest.digest)
@@ -147,15 +147,15 @@ async def test_a_tag_points_at_one_manifest(store: Store) -> None:
     """The last push wins; a manifest that lost its tag takes none along."""
     before = await put(store, image(note="1"), LATEST, Tag.parse("old"))
     after = await put(store, image(note="2"), LATEST)
-    await store.delete_manifest(APP, before)
+    await store.delete_manifest(APP, before, act=ACT)
 
     assert ["latest"] == list(store.tags(APP, after="", limit=10))
     found = store.manifest(APP, LATEST)
     assert found is not None
     assert after == found.digest
-    await store.delete_tag(APP, LATEST)
-    await refused(Code.MANIFEST_UNKNOWN, store.delete_tag(APP, LATEST))
-    await refused(Code.MANIFEST_UNKNOWN, store.delete_manifest(APP, before))
+    await store.delete_tag(APP, LATEST, act=ACT)
+    await refused(Code.MANIFEST_UNKNOWN, store.delete_tag(APP, LATEST, act=ACT))
+    await refused(Code.MANIFEST_UNKNOWN, store.delete_manifest(APP, before, act=ACT))
     assert store.manifest(APP, after) is not None
 
 
@@ -166,9 +166,9 @@ async def test_what_is_listed_stays(store: Store) -> None:
     parent = await put(store, index(image()))
 
     await refused(Code.DENIED, store.unlink_blob(APP, CONFIG))
-    await refused(Code.DENIED, store.delete_manifest(APP, child))
-    await store.delete_manifest(APP, parent)
-    await store.delete_manifest(APP, child)
+    await refused(Code.DENIED, store.delete_manifest(APP, child, act=ACT))
+    await store.delete_manifest(APP, parent, act=ACT)
+    await store.delete_manifest(APP, child, act=ACT)
     await store.unlink_blob(APP, CONFIG)
 
 
@@ -200,7 +200,7 @@ async def test_referrers_are_by_subject_and_page(store: Store) -> None:
 
     assert [d in raw.decode() for d, raw in zip(digests, page("", 9), strict=True)] == [True] * 5
     assert page("", 9)[2:4] == page(digests[1], 2)
-    await store.delete_manifest(APP, digests[0])
+    await store.delete_manifest(APP, digests[0], act=ACT)
     assert len(page("", 9)) == 4
 
 

@@ -19,7 +19,7 @@ from cypd.oci.names import Tag
 from cypd.projects.ports import UNLIMITED, Changes, Member, Role
 from cypd.refusals import Refusal
 from cypd.registry.ports import Upload
-from tests.samples import EMPTY, image, index, name, parsed, project
+from tests.samples import ACT, EMPTY, image, index, name, parsed, project
 
 REPOSITORIES = [name("a"), name("a/b"), name("b"), name("a-c/d")]
 repositories = st.sampled_from(REPOSITORIES)
@@ -97,15 +97,17 @@ class StoreAgainstModel(RuleBasedStateMachine):
     )
     def put(self, repository: Any, manifest: Any, names: list[Tag], sparse: bool) -> None:
         inline = manifest is not MANIFESTS[-1]
-        self.both("put_manifest", repository, manifest, names, inline=inline, allow_sparse=sparse)
+        self.both(
+            "put_manifest", repository, manifest, names, inline=inline, allow_sparse=sparse, act=ACT
+        )
 
     @rule(repository=repositories, digest=digests)
     def delete(self, repository: Any, digest: Digest) -> None:
-        self.both("delete_manifest", repository, digest)
+        self.both("delete_manifest", repository, digest, act=ACT)
 
     @rule(repository=repositories, tag=tags)
     def untag(self, repository: Any, tag: Tag) -> None:
-        self.both("delete_tag", repository, tag)
+        self.both("delete_tag", repository, tag, act=ACT)
 
     @rule(upload=uploads)
     def start(self, upload: Upload) -> None:

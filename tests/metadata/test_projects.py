@@ -17,7 +17,7 @@ from cypd.projects.ports import Changes, Member, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
 from cypd.registry.ports import Upload
 from tests.metadata.recount import check_counters
-from tests.samples import image, name, parsed, project
+from tests.samples import ACT, image, name, parsed, project
 
 Store = MemoryMetadata | LmdbMetadata
 LIBRARY, OTHER = project("library", 100), project("other", owner="somebody", created_at=2.0)
@@ -170,7 +170,7 @@ async def test_nothing_goes_where_no_project_is(store: Store) -> None:
         store.registry.open_upload(Upload("u", nowhere, "x", "sha256", 1.0), limit=1),
         store.registry.link_blob(nowhere, TEN, 10, upload_id=None),
         store.registry.mount_blob(nowhere, TEN, source=APP),
-        store.registry.put_manifest(nowhere, manifest, [], inline=True, allow_sparse=True),
+        store.registry.put_manifest(nowhere, manifest, [], inline=True, allow_sparse=True, act=ACT),
     ]
     for write in writes:
         with pytest.raises(OCIError) as refusal:
@@ -214,16 +214,16 @@ async def test_an_image_is_a_manifest_with_a_tag(store: Store) -> None:
     def images() -> int:
         return store.projects.usage(OTHER.id).image_count
 
-    await put(FOREIGN, one, [], inline=True, allow_sparse=True)
+    await put(FOREIGN, one, [], inline=True, allow_sparse=True, act=ACT)
     assert images() == 0
-    await put(FOREIGN, one, tags, inline=True, allow_sparse=True)
-    await put(FOREIGN, one, tags, inline=True, allow_sparse=True)
+    await put(FOREIGN, one, tags, inline=True, allow_sparse=True, act=ACT)
+    await put(FOREIGN, one, tags, inline=True, allow_sparse=True, act=ACT)
     assert images() == 1
-    await put(FOREIGN, two, tags[:1], inline=True, allow_sparse=True)
+    await put(FOREIGN, two, tags[:1], inline=True, allow_sparse=True, act=ACT)
     assert images() == 2
-    await store.registry.delete_tag(FOREIGN, tags[1])
+    await store.registry.delete_tag(FOREIGN, tags[1], act=ACT)
     assert images() == 1
-    await store.registry.delete_manifest(FOREIGN, two.digest)
+    await store.registry.delete_manifest(FOREIGN, two.digest, act=ACT)
     assert images() == 0
     check_counters(store, [one.digest, two.digest])
 
@@ -234,7 +234,9 @@ async def test_a_quota_is_kept_to_the_byte(store: Store) -> None:
     refusal = await over_quota(store.registry.link_blob(APP, HUNDRED, 11, upload_id=None))
     assert refusal == {"quota": 100, "used": 90, "requested": 11, "left": 10}
     manifest = parsed(image())
-    put = store.registry.put_manifest(APP, manifest, [Tag("a")], inline=True, allow_sparse=True)
+    put = store.registry.put_manifest(
+        APP, manifest, [Tag("a")], inline=True, allow_sparse=True, act=ACT
+    )
     assert (await over_quota(put))["requested"] == len(manifest.content)
     await store.registry.link_blob(FOREIGN, HUNDRED, 11, upload_id=None)
     await over_quota(store.registry.mount_blob(APP, HUNDRED, source=FOREIGN))
@@ -312,7 +314,7 @@ async def test_a_project_is_deleted_piece_by_piece(store: Store) -> None:
     manifests = [parsed(image(note=str(number))) for number in range(3)]
     for manifest in manifests:
         await store.registry.put_manifest(
-            FOREIGN, manifest, [Tag("a")], inline=True, allow_sparse=True
+            FOREIGN, manifest, [Tag("a")], inline=True, allow_sparse=True, act=ACT
         )
     await store.registry.open_upload(
         Upload("u", name("other"), "x", "sha256", 1.0, reserved=5), limit=9
@@ -342,7 +344,9 @@ async def test_a_project_is_deleted_piece_by_piece(store: Store) -> None:
 
 async def test_an_unforced_delete_takes_what_is_no_image(store: Store) -> None:
     """Blobs and manifests without a tag do not keep a project."""
-    await store.registry.put_manifest(FOREIGN, parsed(image()), [], inline=False, allow_sparse=True)
+    await store.registry.put_manifest(
+        FOREIGN, parsed(image()), [], inline=False, allow_sparse=True, act=ACT
+    )
     await store.registry.link_blob(FOREIGN, TEN, 10, upload_id=None)
 
     assert await store.projects.delete_project(OTHER.id, force=False, limit=9)

@@ -14,7 +14,7 @@ from cypd.projects.ports import UNLIMITED, Changes, Member, Role, Usage
 from cypd.projects.projects import MAX_DESCRIPTION, SORTS, Storage
 from cypd.refusals import Code, Refusal
 from tests.projects.conftest import ADMIN, GIB, OTHER, OWNER, House, refused
-from tests.samples import image, name, parsed
+from tests.samples import ACT, image, name, parsed
 
 
 def changes(**fields: object) -> Changes:
@@ -203,7 +203,7 @@ async def test_a_project_ends_when_it_is_empty_or_forced(house: House) -> None:
     for number in range(300):
         manifest = parsed(image(note=str(number)))
         await registry.put_manifest(
-            name(), manifest, [Tag("latest")], inline=True, allow_sparse=True
+            name(), manifest, [Tag("latest")], inline=True, allow_sparse=True, act=ACT
         )
     await refused(Code.NOT_IN_THIS_STATE, house.projects.delete(OWNER, made.project.id))
     await refused(

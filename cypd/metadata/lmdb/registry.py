@@ -6,6 +6,7 @@ from itertools import islice
 import lmdb
 import msgspec
 
+from cypd.access import Act
 from cypd.metadata.lmdb.contents import Contents, decode_manifest, decode_upload
 from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.keys import digest_key, digest_of, scan
@@ -200,6 +201,7 @@ class LmdbRegistry:
         *,
         inline: bool,
         allow_sparse: bool,
+        act: Act,
     ) -> None:
         def operation(txn: lmdb.Transaction) -> None:
             if not allow_sparse:
@@ -208,7 +210,9 @@ class LmdbRegistry:
 
         await self._run(operation)
 
-    async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
+    async def delete_manifest(
+        self, repository: RepositoryName, digest: Digest, *, act: Act
+    ) -> None:
         def operation(txn: lmdb.Transaction) -> None:
             key = digest_key(digest)
             repo = self._contents.id(txn, repository)
@@ -220,7 +224,7 @@ class LmdbRegistry:
 
         await self._run(operation)
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
+    async def delete_tag(self, repository: RepositoryName, tag: Tag, *, act: Act) -> None:
         def operation(txn: lmdb.Transaction) -> None:
             repo, project = (
                 self._contents.id(txn, repository),

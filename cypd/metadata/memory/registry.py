@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from cypd.access import Act
 from cypd.metadata.memory.state import Repository, State
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference
@@ -140,6 +141,7 @@ class MemoryRegistry:
         *,
         inline: bool,
         allow_sparse: bool,
+        act: Act,
     ) -> None:
         found = self._get(repository)
         missing = [d for d in manifest.blobs if d not in found.blobs]
@@ -151,7 +153,9 @@ class MemoryRegistry:
         found.manifests[manifest.digest] = (manifest, inline)
         found.tags.update(dict.fromkeys(tags, manifest.digest))
 
-    async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
+    async def delete_manifest(
+        self, repository: RepositoryName, digest: Digest, *, act: Act
+    ) -> None:
         found = self._get(repository)
         if digest not in found.manifests:
             raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": digest})
@@ -160,6 +164,6 @@ class MemoryRegistry:
         del found.manifests[digest]
         found.tags = {tag: it for tag, it in found.tags.items() if it != digest}
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
+    async def delete_tag(self, repository: RepositoryName, tag: Tag, *, act: Act) -> None:
         if self._get(repository).tags.pop(tag, None) is None:
             raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": tag})
