@@ -29,6 +29,8 @@ class Code(Enum):
     BLOB_NOT_FOUND = 20008, 404, "镜像层不存在", "blob not found"
     QUOTA_EXCEEDED = 20010, 403, "存储配额已超限", "storage quota exceeded"
     NOT_IN_THIS_STATE = 20011, 409, "当前状态不允许此操作", "not allowed in this state"
+    WEBHOOK_NOT_FOUND = 20013, 404, "Webhook不存在", "webhook not found"
+    DELIVERY_NOT_FOUND = 20014, 404, "投递记录不存在", "delivery not found"
     TOKEN_NOT_FOUND = 20016, 404, "令牌不存在", "token not found"
     MEMBER_NOT_FOUND = 20017, 404, "成员不存在", "member not found"
 
@@ -52,6 +54,7 @@ class Code(Enum):
     SECOND_FACTOR_WRONG = 30021, 401, "二次验证码错误", "second-factor code wrong"
 
     INTERNAL = 50001, 500, "服务器内部错误", "internal error"
+    WEBHOOK_FAILED = 50008, 502, "Webhook投递失败", "webhook delivery failed"
     METADATA_UNAVAILABLE = 50002, 503, "元数据服务不可用", "metadata unavailable, try again"
 
     @property

@@ -264,6 +264,7 @@ class ProjectHandlers:
             call.principal,
             call.path["id"],
             role=body.role,
+            act=call.act,
             user_id=body.user_id,
             username=body.username,
         )
@@ -273,12 +274,15 @@ class ProjectHandlers:
         """Change a role."""
         path = call.path
         return _member(
-            await self._members.set_role(call.principal, path["id"], path["userId"], body.role)
+            await self._members.set_role(
+                call.principal, path["id"], path["userId"], body.role, act=call.act
+            )
         )
 
     async def remove_member(self, call: Call) -> None:
         """Remove a member."""
-        await self._members.remove(call.principal, call.path["id"], call.path["userId"])
+        path = call.path
+        await self._members.remove(call.principal, path["id"], path["userId"], act=call.act)
 
 
 def _project(details: Details) -> Project:

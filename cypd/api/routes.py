@@ -13,6 +13,7 @@ for what it does not do::
     )
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from cypd.access import ANONYMOUS, Principal, Scope
+from cypd.access import ANONYMOUS, Act, Principal, Scope
 from cypd.refusals import Code, Refusal
 
 PREFIX = "/api/v1"
@@ -69,6 +70,12 @@ class Call(NamedTuple):
     trace_id: str
     authorization: str | None
     """The header itself, for the one route whose token is no credential: the second factor."""
+
+    @property
+    def act(self) -> Act:
+        """Who asks, now and from where."""
+        principal = self.principal
+        return Act(time.time(), principal.user_id, principal.name, self.address, self.trace_id)
 
 
 class Access(NamedTuple):

@@ -89,5 +89,5 @@ class Everybody:
     async def delete(self, call: Call) -> None:
         """Remove a user from all projects, and then altogether."""
         user = self._users.get(call.path["id"])
-        await self._members.withdraw(user.id)
+        await self._members.withdraw(user.id, act=call.act)
         await self._users.delete(user.id)

@@ -1,11 +1,10 @@
 """Who belongs to a project, and as what."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cypd.access import Action, Principal
+from cypd.access import Act, Action, Principal
 from cypd.projects.access import ProjectAccess, require_scope
 from cypd.projects.ports import Directory, Member, ProjectStore, Role
 from cypd.refusals import Code, Refusal, invalid
@@ -47,6 +46,7 @@ class Members:
         project_id: str,
         *,
         role: str,
+        act: Act,
         user_id: str | None = None,
         username: str | None = None,
     ) -> NamedMember:
@@ -55,25 +55,29 @@ class Members:
         Raises USER_NOT_FOUND, VALIDATION_FAILED with the field, NOT_IN_THIS_STATE for a member.
         """
         self._access.require(principal, Action.MEMBERS, project_id)
-        member = Member(self._user(user_id, username), parse_role(role), time.time())
-        await self._store.add_member(project_id, member)
+        member = Member(self._user(user_id, username), parse_role(role), act.at)
+        await self._store.add_member(project_id, member, act=act)
         return self._named(member)
 
     async def set_role(
-        self, principal: Principal, project_id: str, user_id: str, role: str
+        self, principal: Principal, project_id: str, user_id: str, role: str, *, act: Act
     ) -> NamedMember:
         """Change a member's role; raise MEMBER_NOT_FOUND, NOT_IN_THIS_STATE for the last owner."""
         self._access.require(principal, Action.MEMBERS, project_id)
-        return self._named(await self._store.set_role(project_id, user_id, parse_role(role)))
+        return self._named(
+            await self._store.set_role(project_id, user_id, parse_role(role), act=act)
+        )
 
-    async def remove(self, principal: Principal, project_id: str, user_id: str) -> None:
+    async def remove(
+        self, principal: Principal, project_id: str, user_id: str, *, act: Act
+    ) -> None:
         """Remove a member, or leave; raises as ``set_role``."""
         is_self = user_id == principal.user_id
         self._access.require(principal, Action.PULL if is_self else Action.MEMBERS, project_id)
         require_scope(principal, Action.MEMBERS)
-        await self._store.remove_member(project_id, user_id)
+        await self._store.remove_member(project_id, user_id, act=act)
 
-    async def withdraw(self, user_id: str) -> None:
+    async def withdraw(self, user_id: str, *, act: Act) -> None:
         """Take a user out of all projects; raise NOT_IN_THIS_STATE for the last owner of one.
 
         Then nothing has changed, unless somebody left a project in this very moment.
@@ -89,7 +93,7 @@ class Members:
             if {user_id} == {it.user_id for it in members if it.role is Role.OWNER}:
                 raise Refusal(Code.NOT_IN_THIS_STATE)
         for project_id in own:
-            await self._store.remove_member(project_id, user_id)
+            await self._store.remove_member(project_id, user_id, act=act)
 
     def _named(self, member: Member) -> NamedMember:
         return NamedMember(member, self._directory.name_of(member.user_id) or "")

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from cypd.access import Act
+
 UNLIMITED = -1
 """As a quota: none."""
 _BOUNDLESS = 1 << 62  # no disk has it, and sums up to it fit into 8 bytes
@@ -161,11 +163,11 @@ class ProjectStore(Protocol):
         """
         ...
 
-    async def add_member(self, project_id: str, member: Member) -> None:
+    async def add_member(self, project_id: str, member: Member, *, act: Act) -> None:
         """Add a member; raise NOT_IN_THIS_STATE if they are one."""
         ...
 
-    async def set_role(self, project_id: str, user_id: str, role: Role) -> Member:
+    async def set_role(self, project_id: str, user_id: str, role: Role, *, act: Act) -> Member:
         """Change a member's role.
 
         Raises MEMBER_NOT_FOUND, and NOT_IN_THIS_STATE for the last owner. Where it was the
@@ -173,7 +175,7 @@ class ProjectStore(Protocol):
         """
         ...
 
-    async def remove_member(self, project_id: str, user_id: str) -> None:
+    async def remove_member(self, project_id: str, user_id: str, *, act: Act) -> None:
         """Remove a member; as ``set_role``."""
         ...
 

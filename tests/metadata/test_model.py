@@ -141,15 +141,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(project_id=projects, user=users, role=roles, at=st.sampled_from([1.0, 2.0]))
     def join(self, project_id: str, user: str, role: Role, at: float) -> None:
-        self.both("add_member", project_id, Member(user, role, at))
+        self.both("add_member", project_id, Member(user, role, at), act=ACT)
 
     @rule(project_id=projects, user=st.sampled_from(["one", "admin"]), role=roles)
     def promote(self, project_id: str, user: str, role: Role) -> None:
-        self.both("set_role", project_id, user, role)
+        self.both("set_role", project_id, user, role, act=ACT)
 
     @rule(project_id=projects, user=st.sampled_from(["one", "admin"]))
     def leave(self, project_id: str, user: str) -> None:
-        self.both("remove_member", project_id, user)
+        self.both("remove_member", project_id, user, act=ACT)
 
     @rule()
     def reopen(self) -> None:

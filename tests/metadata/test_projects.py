@@ -90,8 +90,8 @@ async def test_any_text_may_be_asked_for(store: Store, text: str) -> None:
     assert not store.projects.members(text)
     assert store.projects.usage(text) == NOTHING
     store.projects.projects(after=text, limit=1)
-    await refused(Code.PROJECT_NOT_FOUND, store.projects.remove_member(text, text))
-    await refused(Code.MEMBER_NOT_FOUND, store.projects.remove_member(LIBRARY.id, text))
+    await refused(Code.PROJECT_NOT_FOUND, store.projects.remove_member(text, text, act=ACT))
+    await refused(Code.MEMBER_NOT_FOUND, store.projects.remove_member(LIBRARY.id, text, act=ACT))
     await refused(Code.PROJECT_NOT_FOUND, store.projects.delete_project(text, force=True, limit=1))
 
 
@@ -129,16 +129,16 @@ async def test_a_project_that_holds_something_keeps_its_name(store: Store) -> No
 async def test_members_come_change_and_go(store: Store) -> None:
     """Each user once, with one role."""
     member = Member("somebody", Role.GUEST, 3.0)
-    await store.projects.add_member(LIBRARY.id, member)
-    await refused(Code.NOT_IN_THIS_STATE, store.projects.add_member(LIBRARY.id, member))
-    developer = await store.projects.set_role(LIBRARY.id, "somebody", Role.DEVELOPER)
+    await store.projects.add_member(LIBRARY.id, member, act=ACT)
+    await refused(Code.NOT_IN_THIS_STATE, store.projects.add_member(LIBRARY.id, member, act=ACT))
+    developer = await store.projects.set_role(LIBRARY.id, "somebody", Role.DEVELOPER, act=ACT)
 
     assert Member("somebody", Role.DEVELOPER, 3.0) == developer
     assert [Member("admin", Role.OWNER, 1.0), developer] == list(store.projects.members(LIBRARY.id))
     assert [Member("somebody", Role.OWNER, 2.0)] == list(store.projects.members(OTHER.id))
-    await store.projects.remove_member(LIBRARY.id, "somebody")
+    await store.projects.remove_member(LIBRARY.id, "somebody", act=ACT)
     await refused(
-        Code.MEMBER_NOT_FOUND, store.projects.set_role(LIBRARY.id, "somebody", Role.GUEST)
+        Code.MEMBER_NOT_FOUND, store.projects.set_role(LIBRARY.id, "somebody", Role.GUEST, act=ACT)
     )
     assert store.projects.member(LIBRARY.id, "somebody") is None
 
@@ -146,19 +146,19 @@ async def test_members_come_change_and_go(store: Store) -> None:
 async def test_the_last_owner_stays(store: Store) -> None:
     """Neither removed nor demoted; with another owner the first of them takes the place."""
     for leave in (
-        store.projects.remove_member(LIBRARY.id, "admin"),
-        store.projects.set_role(LIBRARY.id, "admin", Role.MAINTAINER),
+        store.projects.remove_member(LIBRARY.id, "admin", act=ACT),
+        store.projects.set_role(LIBRARY.id, "admin", Role.MAINTAINER, act=ACT),
     ):
         await refused(Code.NOT_IN_THIS_STATE, leave)
     for user, at in (("late", 4.0), ("early", 3.0)):
-        await store.projects.add_member(LIBRARY.id, Member(user, Role.OWNER, at))
-    await store.projects.set_role(LIBRARY.id, "admin", Role.MAINTAINER)
+        await store.projects.add_member(LIBRARY.id, Member(user, Role.OWNER, at), act=ACT)
+    await store.projects.set_role(LIBRARY.id, "admin", Role.MAINTAINER, act=ACT)
 
     found = store.projects.project(LIBRARY.id)
     assert found is not None
     assert found.owner_id == "early"
-    await store.projects.remove_member(LIBRARY.id, "early")
-    await refused(Code.NOT_IN_THIS_STATE, store.projects.remove_member(LIBRARY.id, "late"))
+    await store.projects.remove_member(LIBRARY.id, "early", act=ACT)
+    await refused(Code.NOT_IN_THIS_STATE, store.projects.remove_member(LIBRARY.id, "late", act=ACT))
 
 
 async def test_nothing_goes_where_no_project_is(store: Store) -> None:

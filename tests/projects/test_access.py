@@ -13,7 +13,7 @@ from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.errors import Code, OCIError
 from cypd.projects.access import Anonymous, ProjectAccess
 from cypd.projects.ports import Member, Role
-from tests.samples import name, project
+from tests.samples import ACT, name, project
 
 PRIVATE, PUBLIC = project("private", owner="owner"), project("public", owner="owner")
 APP, OPEN, NOWHERE = name("private/app"), name("public/app"), name("nowhere/app")
@@ -74,7 +74,7 @@ def build(anonymous: Anonymous = "public", *, auto_create: bool = True) -> Proje
         await store.create_project(msgspec.structs.replace(PUBLIC, is_public=True))
         for role in (Role.GUEST, Role.DEVELOPER, Role.MAINTAINER):
             for each in (PRIVATE, PUBLIC):
-                await store.add_member(each.id, Member(role.word, role, 2.0))
+                await store.add_member(each.id, Member(role.word, role, 2.0), act=ACT)
 
     store = MemoryMetadata().projects
     asyncio.run(fill())

@@ -133,7 +133,7 @@ async def test_a_maintainer_changes_all_but_the_quota(house: House) -> None:
     """Any subset of the fields; the quota is its owner's."""
     made = await house.create()
     await house.metadata.projects.add_member(
-        made.project.id, Member("other-id", Role.MAINTAINER, 1.0)
+        made.project.id, Member("other-id", Role.MAINTAINER, 1.0), act=ACT
     )
     changed = await house.projects.update(
         OTHER, made.project.id, changes(description="new", is_public=True, storage_quota=GIB)

@@ -6,7 +6,7 @@ from cypd.access import Principal
 from cypd.oci.digest import Digest
 from cypd.projects.access import ProjectAccess
 from cypd.projects.ports import Changes, Member, Role
-from tests.samples import image
+from tests.samples import ACT, image
 from tests.v2.client import Client, Response
 from tests.v2.conftest import Engines, Registry, build
 
@@ -119,13 +119,13 @@ async def test_rights_change_at_the_next_request(registry: Registry) -> None:
         return [pull.status, push.status, delete.status]
 
     assert await statuses() == [404, 404, 404]
-    await registry.projects.add_member(project, Member(who, Role.GUEST, 1.0))
+    await registry.projects.add_member(project, Member(who, Role.GUEST, 1.0), act=ACT)
     assert await statuses() == [200, 403, 403]
-    await registry.projects.set_role(project, who, Role.DEVELOPER)
+    await registry.projects.set_role(project, who, Role.DEVELOPER, act=ACT)
     assert await statuses() == [200, 202, 403]
-    await registry.projects.set_role(project, who, Role.MAINTAINER)
+    await registry.projects.set_role(project, who, Role.MAINTAINER, act=ACT)
     assert await statuses() == [200, 202, 404]
-    await registry.projects.remove_member(project, who)
+    await registry.projects.remove_member(project, who, act=ACT)
     assert await statuses() == [404, 404, 404]
     await publish(registry, "secretaa")
     assert await statuses() == [200, 403, 403]
@@ -138,9 +138,9 @@ async def test_an_upload_is_lost_with_the_role(registry: Registry) -> None:
     standing = registry.projects.standing("secretaa", "")
     assert standing is not None
     project = standing.project.id
-    await registry.projects.add_member(project, Member("id of other", Role.DEVELOPER, 1.0))
+    await registry.projects.add_member(project, Member("id of other", Role.DEVELOPER, 1.0), act=ACT)
     start = await registry.other.request("POST", "/v2/secretaa/app/blobs/uploads/")
-    await registry.projects.remove_member(project, "id of other")
+    await registry.projects.remove_member(project, "id of other", act=ACT)
     url = f"{start.headers['location']}?digest={BLOB}"
 
     assert (await registry.other.request("PUT", url, b"layer")).status == 404

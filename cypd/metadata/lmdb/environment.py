@@ -9,7 +9,7 @@ import lmdb
 from cypd.metadata.lmdb.writer import Writer
 from cypd.registry.ports import Fatal
 
-SCHEMA = b"2"
+SCHEMA = b"3"
 DATABASES = (
     "meta",
     "repositories",
@@ -35,6 +35,14 @@ DATABASES = (
     "members",
     "charges",
     "usage",
+    "events",
+    "webhooks",
+    "webhooks_of",
+    "deliveries",
+    "delivery_ids",
+    "due",
+    "webhook_statistics",
+    "audit",
 )
 # The default of 126 is one process's worth of reader slots; the first opener decides.
 _MAX_READERS = 1024

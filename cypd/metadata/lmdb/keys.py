@@ -31,8 +31,19 @@ project_names  name                                       project
 members        project, user                              ``Member``
 charges        digest, project                            size, how many rows hold it
 usage          project                                    ``Usage``, 4 numbers
+events         number, 8 bytes                            ``Event``
+webhooks       webhook's id                               ``Webhook``
+webhooks_of    project, webhook's id                      (nothing)
+deliveries     webhook's id, number                       ``Delivery``
+delivery_ids   webhook's id, delivery's id                number
+due            webhook's id, hash of repository, number   when to try, 8 bytes
+webhook_stati  webhook's id                               ``Statistics``
+ stics
+audit          number                                     ``Entry``
 meta           ``schema``, ``repositories``,              version, last id given,
-               ``uploads:`` owner, ``totals``             how many are open, ``Totals``
+               ``uploads:`` owner, ``totals``,            how many are open, ``Totals``
+               ``events``, ``fanned_out``,                last number given, last one that all
+               ``deliveries``, ``audit``                  webhooks were asked about
 =============  =========================================  =====================================
 """
 

@@ -11,6 +11,7 @@ import lmdb
 import msgspec
 
 from cypd.metadata.lmdb.environment import Environment
+from cypd.metadata.lmdb.journal import Journal, level
 from cypd.metadata.lmdb.keys import scan
 from cypd.oci.names import RepositoryName
 from cypd.projects.ports import Project, Totals, Usage
@@ -26,7 +27,8 @@ _decode_project = msgspec.msgpack.Decoder(Project).decode
 class Ledger:
     """The accounts of all projects. Content is a digest's key, a project its own key."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, journal: Journal) -> None:
+        self._journal = journal
         self._meta = environment.database("meta")
         self._projects = environment.database("projects")
         self._names = environment.database("project_names")
@@ -75,9 +77,12 @@ class Ledger:
         record = txn.get(b"totals", db=self._meta)
         return Totals(0, 0) if record is None else Totals(*_TOTALS.unpack(record))
 
+    def record(self, txn: lmdb.Transaction, project: bytes) -> Project:
+        """Return a project that exists."""
+        return _decode_project(txn.get(project, db=self._projects) or b"")
+
     def _bound(self, txn: lmdb.Transaction, project: bytes) -> int:
-        record = txn.get(project, db=self._projects) or b""
-        return _decode_project(record).bound
+        return self.record(txn, project).bound
 
     # --- writes ---------------------------------------------------------------------------------
 
@@ -91,7 +96,7 @@ class Ledger:
         others = self._holders(txn, content)
         if len(others) == 1:
             self._add(txn, others[0], physical=-size)
-        self._add(txn, project, used=size, physical=0 if others else size)
+        self._add_used(txn, project, size, physical=0 if others else size)
         self._add_total(txn, size, 0 if others else size)
         txn.put(content + project, _CHARGE.pack(size, 1), db=self._charges)
 
@@ -130,6 +135,11 @@ class Ledger:
         for name, change in changes.items():
             usage[name] += change
         txn.put(project, _USAGE.pack(*usage.values()), db=self._usage)
+
+    def _add_used(self, txn: lmdb.Transaction, project: bytes, size: int, physical: int) -> None:
+        record, used = self.record(txn, project), self.usage(txn, project).used
+        self._add(txn, project, used=size, physical=physical)
+        self._journal.note_level(txn, record, used + size, level(used, record.bound))
 
     def _add_total(self, txn: lmdb.Transaction, used: int, physical: int) -> None:
         totals = self.totals(txn)

@@ -6,10 +6,13 @@ from itertools import islice
 import lmdb
 import msgspec
 
+from cypd.access import Act
 from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
+from cypd.metadata.lmdb.journal import Journal, level
 from cypd.metadata.lmdb.keys import scan, uuid_key
 from cypd.metadata.lmdb.ledger import Ledger
+from cypd.metadata.lmdb.webhooks import LmdbWebhooks
 from cypd.projects.ports import Changes, Member, Project, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
 
@@ -21,7 +24,14 @@ _decode_member = msgspec.msgpack.Decoder(Member).decode
 class LmdbProjects:
     """The contract of ``ProjectStore``; see ``keys`` for the layout."""
 
-    def __init__(self, environment: Environment, contents: Contents, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        contents: Contents,
+        ledger: Ledger,
+        journal: Journal,
+        webhooks: LmdbWebhooks,
+    ) -> None:
         self._begin = environment.lmdb.begin
         self._run = environment.writer.run
         self._projects = environment.database("projects")
@@ -29,6 +39,8 @@ class LmdbProjects:
         self._members = environment.database("members")
         self._contents = contents
         self._ledger = ledger
+        self._journal = journal
+        self._webhooks = webhooks
 
     # --- reads ----------------------------------------------------------------------------------
 
@@ -92,6 +104,8 @@ class LmdbProjects:
                 self._contents.forget_names(txn, before.name)
                 txn.delete(before.name.encode(), db=self._names)
             self._put(txn, key, project)
+            used = self._ledger.usage(txn, key).used
+            self._journal.note_level(txn, project, used, level(used, before.bound))
             return project
 
         return await self._run(operation)
@@ -105,6 +119,7 @@ class LmdbProjects:
                 return False
             self._contents.forget_names(txn, project.name)
             self._ledger.close(txn, key)
+            self._webhooks.remove_all(txn, key)
             for member in self._all_members(txn, key):
                 txn.delete(key + member.user_id.encode(), db=self._members)
             txn.delete(project.name.encode(), db=self._names)
@@ -113,16 +128,17 @@ class LmdbProjects:
 
         return await self._run(operation)
 
-    async def add_member(self, project_id: str, member: Member) -> None:
+    async def add_member(self, project_id: str, member: Member, *, act: Act) -> None:
         def operation(txn: lmdb.Transaction) -> None:
-            key, _ = self._require(txn, project_id)
+            key, project = self._require(txn, project_id)
             if self._member(txn, key, member.user_id):
                 raise Refusal(Code.NOT_IN_THIS_STATE)
             self._put_member(txn, key, member)
+            self._note(txn, project, act, "added", member)
 
         await self._run(operation)
 
-    async def set_role(self, project_id: str, user_id: str, role: Role) -> Member:
+    async def set_role(self, project_id: str, user_id: str, role: Role, *, act: Act) -> Member:
         def operation(txn: lmdb.Transaction) -> Member:
             key, project = self._require(txn, project_id)
             member = self._require_member(txn, key, user_id)
@@ -130,18 +146,26 @@ class LmdbProjects:
             if role is not Role.OWNER:
                 self._replace_owner(txn, key, project, user_id)
             self._put_member(txn, key, changed)
+            self._note(txn, project, act, "changed", changed)
             return changed
 
         return await self._run(operation)
 
-    async def remove_member(self, project_id: str, user_id: str) -> None:
+    async def remove_member(self, project_id: str, user_id: str, *, act: Act) -> None:
         def operation(txn: lmdb.Transaction) -> None:
             key, project = self._require(txn, project_id)
-            self._require_member(txn, key, user_id)
+            member = self._require_member(txn, key, user_id)
             self._replace_owner(txn, key, project, user_id)
             txn.delete(key + user_id.encode(), db=self._members)
+            self._note(txn, project, act, "removed", member)
 
         await self._run(operation)
+
+    def _note(
+        self, txn: lmdb.Transaction, project: Project, act: Act, change: str, member: Member
+    ) -> None:
+        details = {"change": change, "user_id": member.user_id, "role": member.role.word}
+        self._journal.note(txn, "member", project, act, details=details)
 
     # --- pieces of operations -------------------------------------------------------------------
 

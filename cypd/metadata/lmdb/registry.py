@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import lmdb
 import msgspec
 
 from cypd.access import Act
+from cypd.events.ports import Kind
 from cypd.metadata.lmdb.contents import Contents, decode_manifest, decode_upload
 from cypd.metadata.lmdb.environment import Environment
+from cypd.metadata.lmdb.journal import Journal
 from cypd.metadata.lmdb.keys import digest_key, digest_of, scan
 from cypd.metadata.lmdb.ledger import Ledger
 from cypd.oci.digest import Digest
@@ -22,11 +25,14 @@ from cypd.registry.ports import StoredManifest, Upload, still_listed
 class LmdbRegistry:
     """What repositories hold; see ``keys`` for the layout."""
 
-    def __init__(self, environment: Environment, contents: Contents, ledger: Ledger) -> None:
+    def __init__(
+        self, environment: Environment, contents: Contents, ledger: Ledger, journal: Journal
+    ) -> None:
         self._begin = environment.lmdb.begin
         self._run = environment.writer.run
         self._contents = contents
         self._ledger = ledger
+        self._journal = journal
 
     # --- reads ----------------------------------------------------------------------------------
 
@@ -207,6 +213,18 @@ class LmdbRegistry:
             if not allow_sparse:
                 self._require_references(txn, repository, manifest)
             self._contents.put(txn, repository, manifest, tags, inline=inline)
+            names: list[str] = [*tags] or [""]
+            for name in names:
+                self._note(
+                    txn,
+                    "push",
+                    repository,
+                    act,
+                    tag=name,
+                    digest=manifest.digest,
+                    media_type=manifest.media_type,
+                    size=len(manifest.content),
+                )
 
         await self._run(operation)
 
@@ -221,19 +239,33 @@ class LmdbRegistry:
             self._refuse_if_listed(txn, repo, digest)
             project = self._ledger.require_project(txn, repository)
             self._contents.remove(txn, project, repo, key)
+            self._note(txn, "delete", repository, act, digest=digest)
 
         await self._run(operation)
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag, *, act: Act) -> None:
         def operation(txn: lmdb.Transaction) -> None:
-            repo, project = (
-                self._contents.id(txn, repository),
-                self._ledger.project(txn, repository),
-            )
-            if not (repo and project and self._contents.untag(txn, project, repo, tag.encode())):
+            repo = self._contents.id(txn, repository)
+            key = txn.get(repo + tag.encode(), db=self._contents.tags) if repo else None
+            if repo is None or key is None:
                 raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": tag})
+            digest = digest_of(bytes(key))
+            project = self._ledger.require_project(txn, repository)
+            self._contents.untag(txn, project, repo, tag.encode())
+            self._note(txn, "delete", repository, act, tag=tag, digest=digest)
 
         await self._run(operation)
+
+    def _note(
+        self,
+        txn: lmdb.Transaction,
+        kind: Kind,
+        repository: RepositoryName,
+        act: Act,
+        **fields: Any,
+    ) -> None:
+        project = self._ledger.record(txn, self._ledger.require_project(txn, repository))
+        self._journal.note(txn, kind, project, act, repository=repository, **fields)
 
     # --- checks ---------------------------------------------------------------------------------
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from cypd.metadata.lmdb.accounts import LmdbAccounts
 from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
+from cypd.metadata.lmdb.journal import Journal
 from cypd.metadata.lmdb.ledger import Ledger
 from cypd.metadata.lmdb.projects import LmdbProjects
 from cypd.metadata.lmdb.registry import LmdbRegistry
+from cypd.metadata.lmdb.webhooks import LmdbWebhooks
 
 
 class LmdbMetadata:
@@ -15,10 +17,13 @@ class LmdbMetadata:
 
     def __init__(self, path: Path, map_size: int) -> None:
         self._environment = Environment(path, map_size)
-        ledger = Ledger(self._environment)
+        self.events = Journal(self._environment)
+        ledger = Ledger(self._environment, self.events)
         contents = Contents(self._environment, ledger)
-        self.registry = LmdbRegistry(self._environment, contents, ledger)
-        self.projects = LmdbProjects(self._environment, contents, ledger)
+        webhooks = LmdbWebhooks(self._environment, self.events)
+        self.registry = LmdbRegistry(self._environment, contents, ledger, self.events)
+        self.projects = LmdbProjects(self._environment, contents, ledger, self.events, webhooks)
+        self.webhooks = webhooks
         self.accounts = LmdbAccounts(self._environment)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from cypd.access import Act
 from cypd.metadata.memory.state import Repository, State
 from cypd.projects.ports import Changes, Member, Project, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
@@ -76,13 +77,13 @@ class MemoryProjects:
         del self._state.projects[project_id], self._state.members[project_id]
         return True
 
-    async def add_member(self, project_id: str, member: Member) -> None:
+    async def add_member(self, project_id: str, member: Member, *, act: Act) -> None:
         self._require(project_id)
         if self.member(project_id, member.user_id):
             raise Refusal(Code.NOT_IN_THIS_STATE)
         self._state.members[project_id][member.user_id] = member
 
-    async def set_role(self, project_id: str, user_id: str, role: Role) -> Member:
+    async def set_role(self, project_id: str, user_id: str, role: Role, *, act: Act) -> Member:
         member = self._require_member(project_id, user_id)
         if role is not Role.OWNER:
             self._replace_owner(project_id, user_id)
@@ -90,7 +91,7 @@ class MemoryProjects:
         self._state.members[project_id][user_id] = changed
         return changed
 
-    async def remove_member(self, project_id: str, user_id: str) -> None:
+    async def remove_member(self, project_id: str, user_id: str, *, act: Act) -> None:
         self._require_member(project_id, user_id)
         self._replace_owner(project_id, user_id)
         del self._state.members[project_id][user_id]

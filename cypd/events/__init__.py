@@ -1,0 +1,1 @@
+"""What happened to projects and their repositories, told in the order in which it happened."""
