@@ -1,0 +1,1 @@
+"""Webhooks: what happened is told to a URL that a project names."""
