@@ -26,12 +26,15 @@ from cypd.accounts.sessions import Sessions
 from cypd.accounts.throttle import Throttle
 from cypd.accounts.users import Users
 from cypd.api.app import Api
+from cypd.api.audit import AuditHandlers
 from cypd.api.auth import Auth
 from cypd.api.projects import ProjectHandlers
 from cypd.api.system import Collection, Disk, System
 from cypd.api.user import Own
 from cypd.api.users import Everybody
+from cypd.api.webhooks import WebhookHandlers
 from cypd.asgi import compose
+from cypd.audit.audit import Audit
 from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import PasswordPool, hash_password
 from cypd.auth.tokens import Lifetimes, Tokens
@@ -51,12 +54,21 @@ from cypd.registry.uploads import Uploads
 from cypd.request_log import logged
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.space import FreeSpace
+from cypd.turn import turn
 from cypd.v2.app import V2
+from cypd.webhooks.poster import Poster
+from cypd.webhooks.seal import Seal
+from cypd.webhooks.sender import Sender
+from cypd.webhooks.targets import Targets
+from cypd.webhooks.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
 _READER_CHECK_SECONDS = 30.0
 _ACCOUNTS_SECONDS = 30.0
+_EVENTS_SECONDS = 60.0
+_SENDER_SECONDS = 1.0
+_AUDIT_ENTRIES = 1_000_000
 _KEY_CHARACTERS = 32
 
 OnFatal = Callable[[Fatal], None]
@@ -74,6 +86,8 @@ class Accounts(NamedTuple):
     authenticator: UserAuthenticator
     window: float
     """Seconds for which a wrong password counts."""
+    key: str
+    """What tokens are signed with."""
 
     async def keep(self) -> None:
         """Note when tokens were used, and forget what is over."""
@@ -92,7 +106,8 @@ def build_accounts(config: Config, root: Path, store: AccountStore) -> Accounts:
         window=settings.failure_window,
     )
     lifetimes = Lifetimes(settings.access_ttl, settings.refresh_ttl, settings.token_ttl)
-    tokens = Tokens(_token_key(root), lifetimes)
+    key = _token_key(root)
+    tokens = Tokens(key, lifetimes)
     passwords = Passwords(store, hasher, throttle, decoy=hash_password(secrets.token_hex()))
     second_factor = SecondFactor(store, passwords, throttle)
     return Accounts(
@@ -104,6 +119,7 @@ def build_accounts(config: Config, root: Path, store: AccountStore) -> Accounts:
         PersonalTokens(store),
         UserAuthenticator(store, passwords, tokens),
         settings.failure_window,
+        key,
     )
 
 
@@ -119,7 +135,7 @@ async def registry(
     config: Config, root: Path, on_fatal: OnFatal
 ) -> AsyncIterator[tuple[Application, Health]]:
     """Build everything over the state folder; take it down in reverse order."""
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         metadata = LmdbMetadata(root / "metadata", config.metadata.map_size)
         stack.callback(metadata.close)
         storage = FilesystemStorage(root)
@@ -136,7 +152,24 @@ async def registry(
             auto_create=config.projects.auto_create,
             default_quota=config.projects.default_quota,
         )
-        parts = _Parts(config, root, metadata, storage, space, access, accounts, on_fatal)
+        poster = Poster(
+            targets := Targets(config.webhooks.allow_networks), timeout=config.webhooks.timeout
+        )
+        stack.push_async_callback(poster.close)
+        seal = Seal(accounts.key)
+        sender = Sender(metadata.webhooks, seal, poster.post)
+        webhooks = Webhooks(
+            metadata.webhooks,
+            metadata.projects,
+            access,
+            targets=targets,
+            seal=seal,
+            sender=sender,
+        )
+        audit = Audit(metadata.audit, metadata.projects, access)
+        parts = _Parts(
+            config, root, metadata, storage, space, access, accounts, webhooks, audit, on_fatal
+        )
         api = parts.api()
         janitor = Janitor(
             metadata.registry,
@@ -144,10 +177,20 @@ async def registry(
             session_ttl=config.uploads.session_ttl,
             blob_grace=config.gc.blob_grace,
         )
+
+        async def send() -> None:
+            async with turn(root / "sender.lock"):
+                await sender.run()
+
+        async def forget_old() -> None:
+            await _forget_old(config, metadata)
+
         async with api, asyncio.TaskGroup() as upkeep:
             tasks = [
                 upkeep.create_task(_repeat("janitor", config.gc.interval, janitor.sweep, on_fatal)),
                 upkeep.create_task(_repeat("accounts", _ACCOUNTS_SECONDS, accounts.keep, on_fatal)),
+                upkeep.create_task(_repeat("events", _EVENTS_SECONDS, forget_old, on_fatal)),
+                upkeep.create_task(_repeat("webhooks", _SENDER_SECONDS, send, on_fatal)),
                 upkeep.create_task(_check_readers(metadata)),
             ]
             yield logged(compose(parts.v2(), api, health), config.log.requests), health
@@ -168,6 +211,8 @@ class _Parts:
     space: FreeSpace
     access: ProjectAccess
     accounts: Accounts
+    webhooks: Webhooks
+    audit: Audit
     on_fatal: OnFatal
 
     def v2(self) -> V2:
@@ -193,6 +238,7 @@ class _Parts:
             session_ttl=config.uploads.session_ttl,
             on_fatal=self.on_fatal,
             require_space=self.space.require,
+            record=self.audit.record,
         )
 
     def api(self) -> Api:
@@ -213,8 +259,11 @@ class _Parts:
                 *Own(accounts.users, accounts.personal_tokens, accounts.second_factor).routes(),
                 *Everybody(accounts.users, members).routes(),
                 *ProjectHandlers(projects, members).routes(),
+                *WebhookHandlers(self.webhooks).routes(),
+                *AuditHandlers(self.audit).routes(),
             ],
             accounts.authenticator,
+            self.audit.record,
             always_200=config.api.always_200,
             on_fatal=self.on_fatal,
         )
@@ -260,6 +309,13 @@ async def _repeat(
             # Whatever it stumbled over, it is no reason to stop serving.
             log.exception("%s: a round broke off; it tries again in %g seconds", name, interval)
         await asyncio.sleep(interval)
+
+
+async def _forget_old(config: Config, metadata: LmdbMetadata) -> None:
+    now, events, webhooks = time.time(), config.events, config.webhooks
+    await metadata.events.trim_events(keep=events.keep, before=now - events.keep_age)
+    await metadata.webhooks.trim_deliveries(keep=webhooks.keep, before=now - webhooks.keep_age)
+    await metadata.audit.trim_audit(keep=_AUDIT_ENTRIES, before=now - events.audit_age)
 
 
 async def _check_readers(metadata: LmdbMetadata) -> None:

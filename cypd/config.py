@@ -5,6 +5,7 @@ default stands in ``config/cypd.toml``.
 """
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -130,6 +131,30 @@ class Manifests(_Section, frozen=True):
     allow_urls: tuple[str, ...] = ()
 
 
+class Webhooks(_Section, frozen=True):
+    """What is sent to others when something happens."""
+
+    allow_networks: tuple[str, ...] = ()
+    timeout: _Positive = 10.0
+    keep: Annotated[int, Meta(ge=1)] = 1000
+    keep_age: _Positive = 2_592_000.0
+
+    def __post_init__(self) -> None:
+        for network in self.allow_networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"allow_networks: {error}") from None
+
+
+class Events(_Section, frozen=True):
+    """What is kept of what happened."""
+
+    keep: Annotated[int, Meta(ge=1)] = 100_000
+    keep_age: _Positive = 604_800.0
+    audit_age: _Positive = 31_536_000.0
+
+
 class Gc(_Section, frozen=True):
     """The removal of what nobody uses any more."""
 
@@ -158,6 +183,8 @@ class Config(_Section, frozen=True):
     api: Api = Api()
     uploads: Uploads = Uploads()
     manifests: Manifests = Manifests()
+    webhooks: Webhooks = Webhooks()
+    events: Events = Events()
     gc: Gc = Gc()
     log: Log = Log()
 

@@ -22,6 +22,10 @@ def name(text: str = "library/app") -> RepositoryName:
     return RepositoryName.parse(text)
 
 
+async def unrecorded(act: Act, action: str, outcome: int, **_: Any) -> None:
+    """Be a ``Record`` that keeps nothing."""
+
+
 def project(
     name: str = "library",
     quota: int = UNLIMITED,

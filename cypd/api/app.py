@@ -10,13 +10,15 @@ from typing import Any, Protocol, Self, cast
 from blacksheep import Application, Request, Response, Router
 from blacksheep.exceptions import MessageAborted
 from blacksheep.server import routing
+from msgspec import UNSET
 
 from cypd.access import ANONYMOUS, Principal
 from cypd.api.decoding import parse_body, parse_query
 from cypd.api.docs import Docs
-from cypd.api.envelope import Envelope, prefers_english
+from cypd.api.envelope import SUCCESS, Envelope, prefers_english
 from cypd.api.errors import RETRY_SECONDS, translate
-from cypd.api.routes import Access, Call, Route
+from cypd.api.routes import PREFIX, Access, Call, Route
+from cypd.audit.ports import Record
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.logs import trace_id
 from cypd.oci.errors import OCIError
@@ -28,6 +30,13 @@ log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20
 _MAX_PATH = 4096
 _MAX_PARAMETER = 255
+# What the audit log tells of a body: names and settings, never what proves anything.
+_TOLD = (
+    "username", "email", "user_id", "name", "role", "project_id", "scopes", "is_active", "is_admin",
+    "reset_mfa", "is_public", "storage_quota", "url", "events",
+)  # fmt: skip
+# Requests that were no acts: ill-formed ones, and those of which there are too many.
+_NO_ACTS = {400, 413, 429}
 # HEAD is answered wherever GET is (RFC 9110 9.3.2).
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -62,12 +71,14 @@ class Api:
         self,
         routes: Sequence[Route],
         authenticator: Authenticator,
+        record: Record,
         *,
         always_200: bool,
         on_fatal: Callable[[Fatal], None],
     ) -> None:
         self.routes = (*routes, *Docs(routes).routes())
         self._authenticator = authenticator
+        self._record = record
         self._always_200 = always_200
         self._on_fatal = on_fatal
         self._application = Application(router=Router())
@@ -109,13 +120,44 @@ class Api:
             raise Refusal(Code.NO_CREDENTIALS)
         call = await self._identify(request, route.access, envelope.trace_id)
         _scope(request)["user"] = call.principal.name  # for the log of requests
-        route.access.require(call.principal)
         inputs: dict[str, Any] = {}
-        if route.query is not None:
-            inputs["query"] = parse_query(request.scope["query_string"], route.query)
-        if route.body is not None:
-            inputs["body"] = parse_body(await _read(request), route.body)
-        return envelope.success(route.status, await route.handler(call, **inputs))
+        try:
+            route.access.require(call.principal)
+            if route.query is not None:
+                inputs["query"] = parse_query(request.scope["query_string"], route.query)
+            if route.body is not None:
+                inputs["body"] = parse_body(await _read(request), route.body)
+            data = await route.handler(call, **inputs)
+        except Exception as error:
+            await self._note(route, call, inputs, error)
+            raise
+        await self._note(route, call, inputs, None)
+        return envelope.success(route.status, data)
+
+    async def _note(
+        self, route: Route, call: Call, inputs: dict[str, Any], error: Exception | None
+    ) -> None:
+        """Tell the audit log, if it is of interest: not who only mistyped, or is sent away."""
+        code = Code.INTERNAL
+        if isinstance(error, Refusal):
+            code = error.code
+        is_nobody = call.principal == ANONYMOUS and not (route.access and route.access.is_open)
+        if not route.is_audited or is_nobody or (error and code.status in _NO_ACTS):
+            return
+        given = {name: getattr(inputs.get("body"), name, None) for name in _TOLD}
+        target = {name: str(value) for name, value in given.items() if value not in (None, UNSET)}
+        target |= call.path
+        facts = dict(call.facts)
+        project_id = facts.pop("project_id", "") or target.get("project_id", "")
+        if route.path.startswith(f"{PREFIX}/projects/"):
+            project_id = call.path["id"]
+        await self._record(
+            call.act,
+            route.action,
+            code.number if error else SUCCESS,
+            target=target | facts,
+            project_id=project_id,
+        )
 
     async def _identify(self, request: Request, access: Access, trace: str) -> Call:
         # Several of one name are a list (RFC 9110 5.3), and a list is no credential.
@@ -131,6 +173,7 @@ class Api:
             address=address,
             trace_id=trace,
             authorization=authorization,
+            facts={},
         )
 
     async def _answer_unknown(self, request: Request) -> Response:

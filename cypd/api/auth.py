@@ -95,6 +95,7 @@ class Auth:
             Route(
                 "POST", f"{PREFIX}/auth/refresh", self.refresh, OPEN,
                 body=RefreshToken, answer=SignedIn, refusals=(Code.REFRESH_TOKEN_INVALID,),
+                is_routine=True,
                 tag="auth", summary="Exchange a refresh token for new tokens; each works once",
             ),
             Route(

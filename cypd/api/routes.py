@@ -70,6 +70,8 @@ class Call(NamedTuple):
     trace_id: str
     authorization: str | None
     """The header itself, for the one route whose token is no credential: the second factor."""
+    facts: dict[str, str]
+    """What a handler found out that the audit log is to tell: ``project_id``."""
 
     @property
     def act(self) -> Act:
@@ -150,6 +152,18 @@ class Route:
     """What the handler refuses, beside what every route does (credentials, input, 5xx)."""
     tag: str = "system"
     summary: str = ""
+    is_routine: bool = False
+    """It changes something, but nothing that anybody would look up: the audit log leaves it out."""
+
+    @property
+    def action(self) -> str:
+        """What the audit log calls it."""
+        return f"{self.tag}.{self.handler.__name__}"
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether the audit log tells of it: what changes something always is, unless routine."""
+        return self.method != "GET" and not self.is_routine
 
     def __post_init__(self) -> None:
         """Raise TypeError where the handler's annotations say something else than the route."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from cypd.access import Action, Admission, Authenticator, Policy
+from cypd.audit.ports import Record
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.logs import trace_id
 from cypd.oci.endpoints import Endpoint, parse
@@ -26,6 +27,7 @@ from cypd.v2.uploads import UploadHandlers
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = b"5"
+_DONE = 20000  # the code of the product's own API for what was done
 _WORDS = {
     401: Code.UNAUTHORIZED,
     403: Code.DENIED,
@@ -48,6 +50,8 @@ class Route(NamedTuple):
     """Who opened an upload may finish it although their token is over meanwhile."""
     takes_space: bool = False
     """Refused on a disk that is almost full."""
+    audited: str = ""
+    """What the audit log calls it; empty: it is not told."""
 
 
 class V2:
@@ -68,6 +72,7 @@ class V2:
         session_ttl: float,
         on_fatal: Callable[[Fatal], None],
         require_space: Callable[[], None],
+        record: Record,
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
@@ -77,6 +82,7 @@ class V2:
         self._session_ttl = session_ttl
         self._on_fatal = on_fatal
         self._require_space = require_space
+        self._record = record
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
         manifest = ManifestHandlers(manifests)
@@ -87,10 +93,12 @@ class V2:
             Endpoint.TOKEN: Route(None, token.get, is_open=True),
             Endpoint.TOKEN_EXCHANGE: Route(None, token.exchange, is_open=True),
             Endpoint.BLOB_GET: Route(Action.PULL, blob.get),
-            Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete),
+            Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete, audited="blobs.delete"),
             Endpoint.MANIFEST_GET: Route(Action.PULL, manifest.get),
             Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put, begins=True, takes_space=True),
-            Endpoint.MANIFEST_DELETE: Route(Action.DELETE, manifest.delete),
+            Endpoint.MANIFEST_DELETE: Route(
+                Action.DELETE, manifest.delete, audited="manifests.delete"
+            ),
             Endpoint.UPLOAD_START: Route(Action.PUSH, upload.start, begins=True, takes_space=True),
             Endpoint.UPLOAD_STATUS: Route(Action.PUSH, upload.status, outlives=True),
             Endpoint.UPLOAD_CHUNK: Route(
@@ -137,6 +145,10 @@ class V2:
         if route.begins:
             await self._admit(call.principal, call.repository)
         await route.handler(call)
+        if route.audited:
+            target = {"repository": call.repository, "reference": str(call.reference)}
+            project = call.repository.project
+            await self._record(call.act, route.audited, _DONE, target=target, project=project)
 
     def _require_allowed(self, call: Call, action: Action | None) -> None:
         principal, repository = call.principal, call.target.repository

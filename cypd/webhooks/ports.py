@@ -1,15 +1,17 @@
 """Webhooks, what was sent to them, and what the rules need of a metadata store."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from cypd.events.ports import Kind
 
+TEST: Literal["test"] = "test"
+"""The kind of what is sent to try a webhook."""
+
 Status = Literal["pending", "delivered", "failed"]
 """``failed``: the last attempt was in vain, nobody tries again unless told to."""
-MAX_RESPONSE = 64 << 10
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +62,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """Its place among all deliveries, in the order of the events."""
     webhook_id: str
     event_id: str
-    kind: Kind
+    kind: Kind | Literal["test"]
     repository: str
     body: bytes
     """What is sent, byte for byte the same each time."""
@@ -91,6 +93,20 @@ class Attempt(NamedTuple):
     def succeeded(self) -> bool:
         """Whether the receiver took it."""
         return self.status is not None and 200 <= self.status < 300
+
+    def noted_in(self, delivery: Delivery, retry_at: float | None) -> Delivery:
+        """Return the delivery after this attempt; without ``retry_at`` it was the last one."""
+        over: Status = "delivered" if self.succeeded else "failed"
+        return msgspec.structs.replace(
+            delivery,
+            status="pending" if retry_at else over,
+            attempts=delivery.attempts + 1,
+            next_attempt_at=retry_at,
+            response_status=self.status,
+            response_body=self.body,
+            duration=self.duration,
+            error=self.error,
+        )
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +146,10 @@ class WebhookStore(Protocol):
 
     def webhooks(self, project_id: str) -> Sequence[Webhook]:
         """Return the webhooks of a project, oldest first."""
+        ...
+
+    def every_webhook(self, *, after: str, limit: int) -> Sequence[Webhook]:
+        """Return at most ``limit`` webhooks with ids greater than ``after``, ascending."""
         ...
 
     async def create_webhook(self, webhook: Webhook, *, limit: int) -> None:
@@ -189,6 +209,13 @@ class WebhookStore(Protocol):
         """
         ...
 
+    async def keep_test(self, delivery: Delivery, attempt: Attempt) -> Delivery:
+        """Store, with a number of its own, what was sent once to try a webhook; and return it.
+
+        Raises WEBHOOK_NOT_FOUND.
+        """
+        ...
+
     async def deliver_anew(self, webhook_id: str, delivery_id: str, *, at: float) -> Delivery:
         """Make another delivery of the same event; raise DELIVERY_NOT_FOUND."""
         ...
@@ -198,26 +225,4 @@ class WebhookStore(Protocol):
 
         Of those of a webhook ``keep`` stay.
         """
-        ...
-
-
-class Answer(Protocol):
-    """What a receiver said."""
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def body(self) -> bytes:
-        """At most ``MAX_RESPONSE`` bytes of it."""
-        ...
-
-
-class Post(Protocol):
-    """Sends something to a receiver that may be sent to."""
-
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Return what it answered; raise ``Undeliverable`` if it did not."""
         ...

@@ -47,6 +47,7 @@ class House:
         self.admin = self.people["admin"]
         self.project = self.new_project(PROJECT)
         self.push(REPOSITORY)
+        self.hook = self.new_webhook(self.project)
 
     def close(self) -> None:
         """Hang up."""
@@ -107,6 +108,16 @@ class House:
         answer = self.api("POST", f"/projects/{self.project}/members", self.people["owner"], member)
         user_id: str = answer["user_id"]
         return user_id
+
+    def webhook(self, project: str) -> dict[str, Any]:
+        """Return a webhook to be made: it is never sent anything, and would not answer."""
+        url = "http://127.0.0.1:9/"
+        return {"project_id": project, "name": "hook", "url": url, "events": ["member"]}
+
+    def new_webhook(self, project: str) -> str:
+        """Make a webhook of a project."""
+        made = self.api("POST", "/webhooks", self.people["owner"], self.webhook(project))
+        return str(made["id"])
 
     def push(self, repository: str, tag: str = "latest") -> str:
         """Push an image as the administrator; return its digest."""

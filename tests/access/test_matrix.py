@@ -48,6 +48,18 @@ POST   /api/v1/projects/{project}/members               admin  404  ...x-x
 PUT    /api/v1/projects/{project}/members/{fresh_member} admin 200  ...x-x
 DELETE /api/v1/projects/{project}/members/{fresh_member} admin 200  ...x-x
 DELETE /api/v1/projects/{fresh_project}?force=true      admin  200  ...x-x
+GET    /api/v1/webhooks                                 write  200  xxxxxx
+POST   /api/v1/webhooks                                 write  201  ..xx-x
+GET    /api/v1/webhooks/{webhook}                       write  200  --xx-x
+PUT    /api/v1/webhooks/{webhook}                       write  200  --xx-x
+DELETE /api/v1/webhooks/{fresh_webhook}                 write  200  --xx-x
+POST   /api/v1/webhooks/{webhook}/test                  write  502  --xx-x
+GET    /api/v1/webhooks/{webhook}/statistics            write  200  --xx-x
+GET    /api/v1/webhooks/{webhook}/deliveries            write  200  --xx-x
+GET    /api/v1/webhooks/{webhook}/deliveries/{nothing}  write  404  --xx-x
+POST   /api/v1/webhooks/{webhook}/deliveries/{nothing}/redeliver write 404 --xx-x
+GET    /api/v1/audit-logs                               admin  200  .....x
+GET    /api/v1/audit-logs?project_id={project}          admin  200  ...x-x
 GET    /api/v1/system/info                              admin  200  .....x
 """
 V2 = """
@@ -81,6 +93,7 @@ BODIES: Mapping[str, Any] = {
     "PUT /api/v1/projects/{project}": {"description": "new"},
     "POST /api/v1/projects/{project}/members": {"username": "there-is-nobody", "role": "guest"},
     "PUT /api/v1/projects/{project}/members/{fresh_member}": {"role": "developer"},
+    "PUT /api/v1/webhooks/{webhook}": {"name": "other"},
     "PUT /v2/{repository}/manifests/latest": image(LAYER),
     "POST /v2/{repository}/blobs/uploads/?digest={blob}": LAYER,
     "PATCH /v2/{repository}/blobs/uploads/{nothing}": LAYER,
@@ -130,7 +143,11 @@ def rows(table: str) -> list[Row]:
 every_row = pytest.mark.parametrize("row", rows(API) + rows(V2), ids=lambda row: row.request)
 every_project_row = pytest.mark.parametrize(
     "row",
-    [row for row in rows(API) + rows(V2) if re.search("{(fresh_)?project}|{repository}", row.path)],
+    [
+        row
+        for row in rows(API) + rows(V2)
+        if re.search("{(fresh_)?(project|webhook)}|{repository}", row.path)
+    ],
     ids=lambda row: row.request,
 )
 every_v2_row = pytest.mark.parametrize("row", rows(V2), ids=lambda row: row.request)
@@ -144,6 +161,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "CYPD_AUTH_MAX_FAILURES_PER_ACCOUNT": "10000",
         "CYPD_AUTH_MAX_FAILURES_PER_ADDRESS": "10000",
         "CYPD_UPLOADS_MAX_SESSIONS_PER_USER": "10000",
+        "CYPD_WEBHOOKS_ALLOW_NETWORKS": "127.0.0.0/8",
     }
     with Daemon(tmp_path_factory.mktemp("house"), environment) as daemon:
         house = House(daemon)
@@ -202,6 +220,8 @@ def send(house: House, row: Row, authorization: str | None) -> int:
     body = BODIES.get(row.request)
     if row.request == "POST /api/v1/projects":
         body = {"name": f"p-{secrets.token_hex(4)}"}
+    if row.request == "POST /api/v1/webhooks":
+        body = house.webhook(house.project)
     return house.ask(row.method, fill(house, row.path), authorization, body).status
 
 
@@ -212,6 +232,8 @@ def fill(house: House, path: str) -> str:
         "project": lambda: house.project,
         "fresh_project": house.new_project,
         "fresh_member": house.new_member,
+        "webhook": lambda: house.hook,
+        "fresh_webhook": lambda: house.new_webhook(house.new_project()),
         "fresh_tag": lambda: house.new_tag(REPOSITORY),
         "repository": lambda: REPOSITORY,
         "digest": lambda: str(Digest.of(image(LAYER))),
@@ -294,7 +316,7 @@ def test_a_token_for_another_project_is_a_stranger_here(house: House, row: Row) 
 
 @pytest.mark.parametrize(
     "row",
-    [it for it in rows(API) if not re.search("{(fresh_)?project}", it.path)],
+    [it for it in rows(API) if not re.search("{(fresh_)?project}|/webhooks", it.path)],
     ids=lambda row: row.request,
 )
 def test_a_token_bound_to_a_project_reaches_no_account(house: House, row: Row) -> None:

@@ -18,6 +18,7 @@ from cypd.refusals import Code, Refusal
 from cypd.registry.ports import Fatal
 from tests.api.client import Client, Transport, direct, through_door
 from tests.daemon import Daemon
+from tests.samples import unrecorded
 
 PEOPLE = {
     "root": Principal("1", "root", is_admin=True),
@@ -138,6 +139,7 @@ class House:
         self.api = Api(
             [*System(lambda: Disk(total=10, free=4), gc).routes(), *self.things.routes()],
             self.credentials,
+            unrecorded,
             always_200=always_200,
             on_fatal=self.fatal.append,
         )

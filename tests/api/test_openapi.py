@@ -15,6 +15,7 @@ from cypd.api.paging import Page
 from cypd.api.routes import OPEN, Call, Input, Route, signed_in
 from cypd.refusals import Code
 from tests.api.conftest import House, Thing
+from tests.samples import unrecorded
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ async def test_the_page_escapes() -> None:
     route = Route(
         "POST", "/api/v1/x", Handlers().post, OPEN, body=Unsafe, summary="<script>", tag="<b>"
     )
-    api = Api([route], None, always_200=False, on_fatal=lambda _: None)  # type: ignore[arg-type]
+    api = Api([route], None, unrecorded, always_200=False, on_fatal=lambda _: None)  # type: ignore[arg-type]
     async with api:
         house = House()
         house.api = api

@@ -24,7 +24,7 @@ from cypd.registry.uploads import Uploads
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.memory import MemoryStorage
 from cypd.v2.app import V2
-from tests.samples import EMPTY, image
+from tests.samples import EMPTY, image, unrecorded
 from tests.v2.client import Client, Response
 
 Metadata = MemoryMetadata | LmdbMetadata
@@ -188,6 +188,7 @@ def build(
         session_ttl=3600.0,
         on_fatal=fatal.append,
         require_space=require_space,
+        record=unrecorded,
     )
     admin, other, anonymous = (Client(application, user, "x") for user in ("admin", "other", ""))
     return Registry(store, metadata.projects, storage, application, admin, other, anonymous, fatal)

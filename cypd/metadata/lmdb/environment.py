@@ -43,6 +43,7 @@ DATABASES = (
     "due",
     "webhook_statistics",
     "audit",
+    "audit_of",
 )
 # The default of 126 is one process's worth of reader slots; the first opener decides.
 _MAX_READERS = 1024

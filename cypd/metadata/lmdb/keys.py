@@ -40,6 +40,7 @@ due            webhook's id, hash of repository, number   when to try, 8 bytes
 webhook_stati  webhook's id                               ``Statistics``
  stics
 audit          number                                     ``Entry``
+audit_of       project, number                            (nothing)
 meta           ``schema``, ``repositories``,              version, last id given,
                ``uploads:`` owner, ``totals``,            how many are open, ``Totals``
                ``events``, ``fanned_out``,                last number given, last one that all

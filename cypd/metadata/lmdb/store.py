@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cypd.metadata.lmdb.accounts import LmdbAccounts
+from cypd.metadata.lmdb.audit import LmdbAudit
 from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.journal import Journal
@@ -24,6 +25,7 @@ class LmdbMetadata:
         self.registry = LmdbRegistry(self._environment, contents, ledger, self.events)
         self.projects = LmdbProjects(self._environment, contents, ledger, self.events, webhooks)
         self.webhooks = webhooks
+        self.audit = LmdbAudit(self._environment)
         self.accounts = LmdbAccounts(self._environment)
 
     def close(self) -> None:

@@ -57,6 +57,11 @@ class LmdbWebhooks:
             found = self._of(txn, key) if key else []
         return sorted(found, key=lambda it: (it.created_at, it.id))
 
+    def every_webhook(self, *, after: str, limit: int) -> Sequence[Webhook]:
+        with self._begin() as txn:
+            found = islice(scan(txn, self._webhooks, b"", uuid_key(after) or b""), limit)
+            return [_decode_webhook(record) for _, record in found]
+
     async def create_webhook(self, webhook: Webhook, *, limit: int) -> None:
         def operation(txn: lmdb.Transaction) -> None:
             project, key = _key(webhook.project_id), _key(webhook.id)
@@ -178,21 +183,22 @@ class LmdbWebhooks:
             before = self._delivery(txn, key, number(number_))
             if before is None or before.status != "pending":
                 return
-            over = "delivered" if attempt.succeeded else "failed"
-            after = replace(
-                before,
-                status="pending" if retry_at else over,
-                attempts=before.attempts + 1,
-                next_attempt_at=retry_at,
-                response_status=attempt.status,
-                response_body=attempt.body,
-                duration=attempt.duration,
-                error=attempt.error,
-            )
+            after = attempt.noted_in(before, retry_at)
             self._put(txn, key, after)
             self._count(txn, key, before, after, attempt)
 
         await self._run(operation)
+
+    async def keep_test(self, delivery: Delivery, attempt: Attempt) -> Delivery:
+        def operation(txn: lmdb.Transaction) -> Delivery:
+            key, _ = self._require(txn, delivery.webhook_id)
+            numbered = replace(delivery, number=self._next_number(txn))
+            kept = attempt.noted_in(numbered, None)
+            self._put(txn, key, kept)
+            self._count(txn, key, None, kept, attempt)
+            return kept
+
+        return await self._run(operation)
 
     async def deliver_anew(self, webhook_id: str, delivery_id: str, *, at: float) -> Delivery:
         def operation(txn: lmdb.Transaction) -> Delivery:

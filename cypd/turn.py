@@ -1,0 +1,33 @@
+"""Work that one process of several does at a time."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+_LOOK_SECONDS = 1.0
+
+
+@contextlib.asynccontextmanager
+async def turn(path: Path) -> AsyncIterator[None]:
+    """Wait until no other process has the turn that a file stands for, and have it.
+
+    The kernel takes it back from a process that ends, however it ends (flock(2)).
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while not _take(descriptor):  # noqa: ASYNC110 (no kernel tells a loop when it is free)
+            await asyncio.sleep(_LOOK_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
