@@ -28,6 +28,7 @@ from cypd.accounts.users import Users
 from cypd.api.app import Api
 from cypd.api.audit import AuditHandlers
 from cypd.api.auth import Auth
+from cypd.api.events import EventHandlers
 from cypd.api.projects import ProjectHandlers
 from cypd.api.system import Collection, Disk, System
 from cypd.api.user import Own
@@ -40,6 +41,7 @@ from cypd.auth.passwords import PasswordPool, hash_password
 from cypd.auth.tokens import Lifetimes, Tokens
 from cypd.config import Config, ConfigError
 from cypd.doors.asgi import Application
+from cypd.events.feed import Feed
 from cypd.health import Health
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.projects.access import ProjectAccess
@@ -168,7 +170,17 @@ async def registry(
         )
         audit = Audit(metadata.audit, metadata.projects, access)
         parts = _Parts(
-            config, root, metadata, storage, space, access, accounts, webhooks, audit, on_fatal
+            config,
+            root,
+            metadata,
+            storage,
+            space,
+            health,
+            access,
+            accounts,
+            webhooks,
+            audit,
+            on_fatal,
         )
         api = parts.api()
         janitor = Janitor(
@@ -209,6 +221,7 @@ class _Parts:
     metadata: LmdbMetadata
     storage: FilesystemStorage
     space: FreeSpace
+    health: Health
     access: ProjectAccess
     accounts: Accounts
     webhooks: Webhooks
@@ -261,6 +274,12 @@ class _Parts:
                 *ProjectHandlers(projects, members).routes(),
                 *WebhookHandlers(self.webhooks).routes(),
                 *AuditHandlers(self.audit).routes(),
+                *EventHandlers(
+                    Feed(self.metadata.events, lambda: self.health.is_draining),
+                    self.metadata.projects,
+                    self.access,
+                    accounts.authenticator,
+                ).routes(),
             ],
             accounts.authenticator,
             self.audit.record,

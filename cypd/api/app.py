@@ -15,9 +15,10 @@ from msgspec import UNSET
 from cypd.access import ANONYMOUS, Principal
 from cypd.api.decoding import parse_body, parse_query
 from cypd.api.docs import Docs
-from cypd.api.envelope import SUCCESS, Envelope, prefers_english
+from cypd.api.envelope import POLICY, SUCCESS, Envelope, prefers_english
 from cypd.api.errors import RETRY_SECONDS, translate
-from cypd.api.routes import PREFIX, Access, Call, Route
+from cypd.api.routes import PREFIX, Access, Call, Document, Route, Stream
+from cypd.api.streams import until_gone
 from cypd.audit.ports import Record
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.logs import trace_id
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY = 1 << 20
 _MAX_PATH = 4096
+_RECEIVE = "cypd.receive"  # in the scope: the request's own receive()
 _MAX_PARAMETER = 255
 # What the audit log tells of a body: names and settings, never what proves anything.
 _TOLD = (
@@ -101,7 +103,8 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, in a task of its own: a door may run applications without one."""
-        answering = asyncio.create_task(self._application(_tame(scope), receive, send))
+        scope = {**_tame(scope), _RECEIVE: receive}
+        answering = asyncio.create_task(self._application(scope, receive, send))
         try:
             await answering
         finally:
@@ -132,6 +135,12 @@ class Api:
             await self._note(route, call, inputs, error)
             raise
         await self._note(route, call, inputs, None)
+        if isinstance(data, Stream):
+            if request.method == "HEAD":
+                data = Document(data.media_type, b"", POLICY)
+            else:
+                receive = _scope(request)[_RECEIVE]
+                data = Stream(data.media_type, until_gone(data.pieces, receive))
         return envelope.success(route.status, data)
 
     async def _note(
@@ -173,6 +182,7 @@ class Api:
             address=address,
             trace_id=trace,
             authorization=authorization,
+            last_event_id=(request.get_first_header(b"last-event-id") or b"").decode("latin-1"),
             facts={},
         )
 

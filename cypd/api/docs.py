@@ -113,7 +113,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
 
 
 def _data(answer: dict[str, Any]) -> str:
-    schema = answer["content"][JSON]["schema"]
+    schema = answer["content"].get(JSON, {}).get("schema", {})
     return _shape(schema["properties"]["data"]) if "properties" in schema else ""
 
 

@@ -5,15 +5,15 @@ import time
 from typing import Any, NamedTuple
 
 import msgspec
-from blacksheep import Content, Response
+from blacksheep import Content, Response, StreamedContent
 
-from cypd.api.routes import Document
+from cypd.api.routes import Document, Stream
 from cypd.refusals import Refusal
 
 SUCCESS = 20000
 JSON = "application/json"
 # What somebody named or described must never run in a browser.
-_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
+POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
 
 
@@ -26,6 +26,11 @@ class Envelope(NamedTuple):
 
     def success(self, status: int, data: Any) -> Response:
         """Return the answer that carries what a handler returned."""
+        if isinstance(data, Stream):
+            document = Document(data.media_type, b"", POLICY)
+            response = self._response(status, document, {})
+            response.content = StreamedContent(data.media_type.encode(), lambda: data.pieces)
+            return response
         if isinstance(data, Document):
             return self._response(status, data, {})
         return self._wrap(status, SUCCESS, "success", data, {})
@@ -53,7 +58,7 @@ class Envelope(NamedTuple):
                 "trace_id": self.trace_id,
             }
         )
-        document = Document(JSON, body, _POLICY)
+        document = Document(JSON, body, POLICY)
         return self._response(200 if self.always_200 else status, document, headers)
 
     def _response(self, status: int, document: Document, headers: dict[str, str]) -> Response:

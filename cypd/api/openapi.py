@@ -10,7 +10,7 @@ import msgspec
 
 import cypd
 from cypd.api.envelope import JSON, SUCCESS
-from cypd.api.routes import Document, Route
+from cypd.api.routes import Document, Route, Stream
 from cypd.refusals import Code
 
 Schema = dict[str, Any]
@@ -124,7 +124,7 @@ def _types(route: Route) -> Iterable[Any]:
         yield route.body
     if route.query is not None:
         yield route.query
-    if route.answer is not Document:
+    if route.answer not in (Document, Stream):
         yield from _kinds(route.answer)
 
 
@@ -180,6 +180,8 @@ def _responses(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
 
 def _success(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
     description = HTTPStatus(route.status).phrase
+    if route.answer is Stream:
+        return {"description": description, "content": {"text/event-stream": {}}}
     if route.answer is Document:
         return {"description": description, "content": {JSON: {"schema": {"type": "object"}}}}
     kinds = [schemas[it] for it in _kinds(route.answer)]

@@ -14,7 +14,7 @@ for what it does not do::
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import NoneType
@@ -58,6 +58,13 @@ class Document(NamedTuple):
     """Its Content-Security-Policy."""
 
 
+class Stream(NamedTuple):
+    """An answer without envelope and without an end that is known before."""
+
+    media_type: str
+    pieces: AsyncGenerator[bytes, None]
+
+
 class Call(NamedTuple):
     """A request that was let in, as handlers see it."""
 
@@ -70,6 +77,8 @@ class Call(NamedTuple):
     trace_id: str
     authorization: str | None
     """The header itself, for the one route whose token is no credential: the second factor."""
+    last_event_id: str
+    """What a stream of events is to be continued after; empty for one that begins."""
     facts: dict[str, str]
     """What a handler found out that the audit log is to tell: ``project_id``."""
 
@@ -146,7 +155,7 @@ class Route:
     body: type[Input] | None = None
     query: type[Input] | None = None
     answer: Any = None
-    """The type of ``data``; None: ``data`` is null. ``Document`` for what has no envelope."""
+    """The type of ``data``; None: ``data`` is null. Document and Stream have no envelope."""
     status: Literal[200, 201, 202] = 200
     refusals: tuple[Code, ...] = ()
     """What the handler refuses, beside what every route does (credentials, input, 5xx)."""

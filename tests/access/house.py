@@ -63,6 +63,9 @@ class House:
             headers["Content-Type"] = "application/json"
         self._connection.request(method, path, body, headers)
         response = self._connection.getresponse()
+        if response.headers.get_content_type() == "text/event-stream":  # it has no end
+            self._connection.close()
+            return Response(response.status, response.headers, b"")
         return Response(response.status, response.headers, response.read())
 
     def api(self, method: str, path: str, person: Person | None = None, body: Any = None) -> Any:

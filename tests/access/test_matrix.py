@@ -58,6 +58,8 @@ GET    /api/v1/webhooks/{webhook}/statistics            write  200  --xx-x
 GET    /api/v1/webhooks/{webhook}/deliveries            write  200  --xx-x
 GET    /api/v1/webhooks/{webhook}/deliveries/{nothing}  write  404  --xx-x
 POST   /api/v1/webhooks/{webhook}/deliveries/{nothing}/redeliver write 404 --xx-x
+GET    /api/v1/events                                   read   200  xxxxxx
+GET    /api/v1/events?project_id={project}              read   200  xxxx-x
 GET    /api/v1/audit-logs                               admin  200  .....x
 GET    /api/v1/audit-logs?project_id={project}          admin  200  ...x-x
 GET    /api/v1/system/info                              admin  200  .....x

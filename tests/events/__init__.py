@@ -1,0 +1,1 @@
+"""What happened, told in order: streams of events and the audit log."""
