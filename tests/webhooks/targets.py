@@ -1,6 +1,6 @@
-"""Targets that nobody's webhook may have, unless an operator says so."""
+"""Targets that nobody's webhook may have, unless an operator says so; ``{port}`` is to be set."""
 
-FORBIDDEN = (
+INSIDE = (
     # loopback, in every spelling that inet_aton(3), IDNA or an IPv6 address allows
     "http://127.0.0.1:{port}/s3cret",
     "http://127.1:{port}/s3cret",
@@ -47,6 +47,8 @@ FORBIDDEN = (
     "http://[fd00::1]:{port}/",
     "http://[fe80::1]:{port}/",
     "http://[fe80::1%25eth0]:{port}/",
+)
+NO_TARGETS = (
     # what is no plain http: or https: URL of a host
     "http://user:s3cret@127.0.0.1:{port}/",
     "http://user:s3cret@example.com/",

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cypd.webhooks.targets import Targets
-from tests.webhooks.targets import FORBIDDEN
+from tests.webhooks.targets import INSIDE, NO_TARGETS
 
 EVERYBODY = Targets([])
 # Refused beyond what the standard library calls not global (which depends on its version).
@@ -122,7 +122,7 @@ def test_a_bad_network_is_named(network: str) -> None:
     assert repr(network) in str(caught.value)
 
 
-@pytest.mark.parametrize("url", FORBIDDEN)
+@pytest.mark.parametrize("url", INSIDE + NO_TARGETS)
 def test_a_target_inside_is_refused_however_it_is_spelt(url: str) -> None:
     """Each is refused when it is written, with a reason that repeats nothing of it."""
     reason = refusal(EVERYBODY, url.replace("{port}", "8080"))
