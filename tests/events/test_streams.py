@@ -71,29 +71,40 @@ def test_who_was_away_misses_nothing(daemon: Daemon) -> None:
 
 def test_nobody_hears_of_foreign_projects(daemon: Daemon) -> None:
     """Only members do, from the moment on that they are, until they are none any more."""
-    made = project(daemon, "foreign")
+    foreign, open_ = project(daemon, "foreign"), project(daemon, "open")
     token, user_id = person(daemon, "stranger")
+    other, _ = person(daemon, "another")
+    member = {"user_id": user_id, "role": "guest"}
+    api(daemon, "POST", f"/projects/{open_}/members", member)
     with Listener(daemon, token) as listener:
-        push(daemon, "foreign/app", "unheard")
-        api(daemon, "POST", f"/projects/{made}/members", {"user_id": user_id, "role": "guest"})
-        assert "member" == listener.next().kind
-        push(daemon, "foreign/app", "heard")
-        assert "heard" == listener.next().data["tag"]
-        api(daemon, "DELETE", f"/projects/{made}/members/{user_id}")
-        push(daemon, "foreign/app", "unheard")
-        own = api(daemon, "POST", "/projects", {"name": "own-of-stranger"}, token=token)
-        other, other_id = person(daemon, "another")
-        member = {"user_id": other_id, "role": "guest"}
-        api(daemon, "POST", f"/projects/{own['id']}/members", member, token=token)
-        assert "own-of-stranger" == listener.next().data["project"]
-    assert 404 == Listener(daemon, other, query=f"?project_id={made}").status
+
+        def heard(tag: str) -> list[str]:
+            """Push to both projects; return what is heard until the open one's comes."""
+            push(daemon, "foreign/app", tag)
+            push(daemon, "open/app", tag)
+            found: list[str] = []
+            while not found or found[-1] != "open":
+                told = listener.next()
+                found.append(told.data["project"])
+            return found
+
+        assert ["open"] == heard("before")
+        api(daemon, "POST", f"/projects/{foreign}/members", member)
+        assert ["foreign", "foreign", "open"] == heard("within")
+        api(daemon, "DELETE", f"/projects/{foreign}/members/{user_id}")
+        assert ["open"] == heard("after")
+    refused = Listener(daemon, other, query=f"?project_id={foreign}")
+    refused.close()
+    assert 404 == refused.status
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "1.5", "9" * 40, "١"])
 def test_what_is_no_event_can_not_be_resumed_from(daemon: Daemon, text: str) -> None:
     """A Last-Event-ID that was never given is 400."""
     encoded = text.encode().decode("latin-1")
-    assert 400 == Listener(daemon, sign_in(daemon), after=encoded).status
+    refused = Listener(daemon, sign_in(daemon), after=encoded)
+    refused.close()
+    assert 400 == refused.status
 
 
 def test_a_listener_that_hangs_up_is_forgotten(daemon: Daemon) -> None:
