@@ -30,6 +30,7 @@ from cypd.api.audit import AuditHandlers
 from cypd.api.auth import Auth
 from cypd.api.events import EventHandlers
 from cypd.api.projects import ProjectHandlers
+from cypd.api.repositories import RepositoryHandlers
 from cypd.api.system import Collection, Disk, System
 from cypd.api.user import Own
 from cypd.api.users import Everybody
@@ -49,9 +50,11 @@ from cypd.projects.members import Members
 from cypd.projects.projects import Projects
 from cypd.registry.blobs import Blobs
 from cypd.registry.catalog import Catalog
+from cypd.registry.inventory import Inventory
 from cypd.registry.janitor import Janitor
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import Fatal, Unavailable
+from cypd.registry.pulls import PullCounter
 from cypd.registry.uploads import Uploads
 from cypd.request_log import logged
 from cypd.storage.filesystem import FilesystemStorage
@@ -71,6 +74,7 @@ _ACCOUNTS_SECONDS = 30.0
 _EVENTS_SECONDS = 60.0
 _SENDER_SECONDS = 1.0
 _AUDIT_ENTRIES = 1_000_000
+_PULLS_SECONDS = 10.0
 _KEY_CHARACTERS = 32
 
 OnFatal = Callable[[Fatal], None]
@@ -169,6 +173,7 @@ async def registry(
             sender=sender,
         )
         audit = Audit(metadata.audit, metadata.projects, access)
+        pulls = PullCounter(metadata.inventory)
         parts = _Parts(
             config,
             root,
@@ -180,6 +185,7 @@ async def registry(
             accounts,
             webhooks,
             audit,
+            pulls,
             on_fatal,
         )
         api = parts.api()
@@ -203,13 +209,15 @@ async def registry(
                 upkeep.create_task(_repeat("accounts", _ACCOUNTS_SECONDS, accounts.keep, on_fatal)),
                 upkeep.create_task(_repeat("events", _EVENTS_SECONDS, forget_old, on_fatal)),
                 upkeep.create_task(_repeat("webhooks", _SENDER_SECONDS, send, on_fatal)),
+                upkeep.create_task(_repeat("pulls", _PULLS_SECONDS, pulls.flush, on_fatal)),
                 upkeep.create_task(_check_readers(metadata)),
             ]
             yield logged(compose(parts.v2(), api, health), config.log.requests), health
             for task in tasks:
                 task.cancel()
-            with contextlib.suppress(Fatal, Unavailable):
-                await accounts.authenticator.flush()
+            for flush in (accounts.authenticator.flush, pulls.flush):
+                with contextlib.suppress(Fatal, Unavailable):
+                    await flush()
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,7 @@ class _Parts:
     accounts: Accounts
     webhooks: Webhooks
     audit: Audit
+    pulls: PullCounter
     on_fatal: OnFatal
 
     def v2(self) -> V2:
@@ -243,6 +252,7 @@ class _Parts:
                 allow_urls=config.manifests.allow_urls,
             ),
             Catalog(store, access.allows),
+            self.pulls,
             authenticator=self.accounts.authenticator,
             allows=access.allows,
             admit=access.admit,
@@ -264,6 +274,12 @@ class _Parts:
             max_quota=config.projects.max_quota,
         )
         members = Members(self.metadata.projects, self.access, accounts.users)
+        inventory = Inventory(
+            self.metadata.registry,
+            self.metadata.inventory,
+            self.access,
+            delete_enabled=config.access.delete,
+        )
         collection = Collection(interval=config.gc.interval, blob_grace=config.gc.blob_grace)
         return Api(
             [
@@ -280,6 +296,7 @@ class _Parts:
                     self.access,
                     accounts.authenticator,
                 ).routes(),
+                *RepositoryHandlers(inventory).routes(),
             ],
             accounts.authenticator,
             self.audit.record,

@@ -26,6 +26,7 @@ class Code(Enum):
     PROJECT_NOT_FOUND = 20003, 404, "项目不存在", "project not found"
     PROJECT_EXISTS = 20004, 409, "项目已存在", "project exists already"
     IMAGE_NOT_FOUND = 20005, 404, "镜像不存在", "image not found"
+    TAG_NOT_FOUND = 20007, 404, "标签不存在", "tag not found"
     BLOB_NOT_FOUND = 20008, 404, "镜像层不存在", "blob not found"
     QUOTA_EXCEEDED = 20010, 403, "存储配额已超限", "storage quota exceeded"
     NOT_IN_THIS_STATE = 20011, 409, "当前状态不允许此操作", "not allowed in this state"

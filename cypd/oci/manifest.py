@@ -8,7 +8,7 @@ ways is refused: a second key of the same name or of another case (also inside a
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import msgspec
@@ -26,6 +26,9 @@ MAX_DEPTH = 32
 MAX_TOKENS = MAX_MANIFEST_BYTES // 10
 # Annotations are the one object with names of the pusher's choice; real ones have dozens.
 MAX_NAMES = 4096
+# Docker's official images have a dozen; what an index claims beyond that is not listed.
+MAX_PLATFORMS = 64
+_PLATFORM_PART = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 
 _FIELDS = {
     "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs",
@@ -38,6 +41,12 @@ _FOLDED = {name.casefold(): name for name in _FIELDS}
 _DESCRIPTOR_FOLDED = {name.casefold(): name for name in _DESCRIPTOR_FIELDS}
 
 
+class _Platform(msgspec.Struct, frozen=True):
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+
+
 class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """image-spec descriptor.md, as far as a registry needs it."""
 
@@ -47,6 +56,7 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     urls: list[str] | None = None
     artifact_type: str | None = None
     annotations: dict[str, str] | None = None
+    platform: _Platform | None = None
 
 
 class _Document(msgspec.Struct, frozen=True, rename="camel"):
@@ -69,6 +79,10 @@ class Manifest(msgspec.Struct, frozen=True):
     content: bytes
     artifact_type: str | None
     annotations: dict[str, str] | None
+    config: Digest | None
+    """An image's; its platform stands there."""
+    platforms: tuple[str, ...]
+    """Those that an index has images for, as ``os/architecture`` or with ``/variant``."""
     blobs: tuple[Digest, ...]
     """The config and the layers that the repository has to hold."""
     manifests: tuple[Digest, ...]
@@ -108,6 +122,8 @@ def parse(content: bytes, content_type: str, digest: Digest) -> Manifest:
         content=content,
         artifact_type=document.artifact_type or _config_type(document, media_type),
         annotations=document.annotations,
+        config=_digest(document.config) if document.config else None,
+        platforms=_platforms(document.manifests or ()),
         blobs=required,
         manifests=tuple(_digest(child) for child in document.manifests or ()),
         subject=_digest(document.subject) if document.subject else None,
@@ -115,7 +131,30 @@ def parse(content: bytes, content_type: str, digest: Digest) -> Manifest:
     )
 
 
+def platform_of(config: bytes) -> str | None:
+    """Return the platform that an image's config names, if it is one that names any."""
+    try:
+        return _named(_config_decoder.decode(config))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 _decoder = msgspec.json.Decoder(_Document)
+_config_decoder = msgspec.json.Decoder(_Platform)
+
+
+def _platforms(children: Iterable[Descriptor]) -> tuple[str, ...]:
+    named = (_named(child.platform) for child in children if child.platform)
+    return tuple(sorted({it for it in named if it})[:MAX_PLATFORMS])
+
+
+def _named(platform: _Platform) -> str | None:
+    """Return a platform in one word; BuildKit's attestations are for ``unknown/unknown``."""
+    parts = [platform.os, platform.architecture]
+    if platform.variant:
+        parts.append(platform.variant)
+    is_known = "unknown" not in parts and all(map(_PLATFORM_PART.fullmatch, parts))
+    return "/".join(parts) if is_known else None
 
 
 def _invalid(message: str) -> OCIError:

@@ -1,7 +1,9 @@
 """Who may do what: rights come from roles, of this moment; credentials only take away from them."""
 
+import asyncio
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Literal
 
 from cypd.access import Action, Principal, Scope
@@ -39,6 +41,8 @@ _LACKS = {
     Scope.DELETE: RefusalCode.LACKS_DELETE,
     Scope.ADMIN: RefusalCode.LACKS_ADMIN,
 }
+
+_STEP = 256  # projects read at a time
 
 
 class ProjectAccess:
@@ -109,6 +113,36 @@ class ProjectAccess:
         if not self.allows_in(principal, action, project):
             raise Refusal(RefusalCode.PERMISSION_MISSING)
         return project
+
+    def readable(self, principal: Principal, name: str) -> str | None:
+        """Return the id of the project of that name, if there is one that they may read."""
+        standing = self._store.standing(name, "")
+        if standing is None or not self.allows_in(principal, Action.PULL, standing.project):
+            return None
+        return standing.project.id
+
+    async def all_readable(self, principal: Principal) -> Sequence[str] | None:
+        """Return the ids of all projects that they may read, in the order of their repositories.
+
+        ``None``: every project.
+        """
+        is_bounded = principal.projects is not None or principal.grants is not None
+        if not is_bounded and (principal.is_admin or self._is_open(Action.PULL)):
+            return None
+        found = await self._candidates(principal)
+        readable = [it for it in found if self.allows_in(principal, Action.PULL, it)]
+        readable.sort(key=lambda it: f"{it.name}/")  # "lib-x/a" comes before "lib/a"
+        return [project.id for project in readable]
+
+    async def _candidates(self, principal: Principal) -> list[Project]:
+        if principal.projects is not None:
+            bounds = map(self._store.project, principal.projects)
+            return [project for project in bounds if project]
+        found: list[Project] = []
+        while some := self._store.projects(after=found[-1].name if found else "", limit=_STEP):
+            found += some
+            await asyncio.sleep(0)  # others have their turn, however many projects there are
+        return found
 
     def role(self, principal: Principal, project: Project) -> Role | None:
         """Return a principal's role in a project."""

@@ -5,6 +5,8 @@ import uuid
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
+import msgspec
+
 from cypd.access import Act
 from cypd.oci import manifest as documents
 from cypd.oci.digest import Digest
@@ -14,6 +16,7 @@ from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
 from cypd.registry.ports import (
     INLINE_BYTES,
+    BlobMissing,
     BlobStorage,
     Content,
     Inline,
@@ -71,6 +74,7 @@ class Manifests:
         """
         manifest = await self._parse(content, content_type, reference)
         self._require_allowed_urls(manifest)
+        manifest = await self._with_platform(repository, manifest)
         if isinstance(reference, Tag):
             tags = [reference, *tags]
         inline = len(content) <= INLINE_BYTES
@@ -88,6 +92,21 @@ class Manifests:
         if len(content) <= INLINE_BYTES:
             return check()
         return await asyncio.to_thread(check)
+
+    async def _with_platform(self, repository: RepositoryName, manifest: Manifest) -> Manifest:
+        """Add an image's platform, which its config names; a damaged or missing one names none."""
+        size = manifest.config and self._metadata.blob_size(repository, manifest.config)
+        if not manifest.config or not size or size > INLINE_BYTES:
+            return manifest
+        try:
+            content = await self._storage.open(manifest.config, size)
+        except BlobMissing:
+            return manifest
+        try:
+            platform = isinstance(content, Inline) and documents.platform_of(content.data)
+        finally:
+            content.close()
+        return msgspec.structs.replace(manifest, platforms=(platform,)) if platform else manifest
 
     def _require_allowed_urls(self, manifest: Manifest) -> None:
         # Clients fetch these addresses, with credentials in old ones (CVE-2020-15157); the

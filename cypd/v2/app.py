@@ -16,6 +16,7 @@ from cypd.registry.blobs import Blobs
 from cypd.registry.catalog import Catalog
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import BlobMissing, Fatal, Unavailable
+from cypd.registry.pulls import PullCounter
 from cypd.registry.uploads import Uploads
 from cypd.v2.blobs import BlobHandlers
 from cypd.v2.call import JSON, Call, ClientGone
@@ -63,6 +64,7 @@ class V2:
         uploads: Uploads,
         manifests: Manifests,
         catalog: Catalog,
+        pulls: PullCounter,
         *,
         authenticator: Authenticator,
         allows: Policy,
@@ -85,7 +87,7 @@ class V2:
         self._record = record
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
-        manifest = ManifestHandlers(manifests)
+        manifest = ManifestHandlers(manifests, pulls)
         lists = ListHandlers(manifests, catalog)
         token = TokenHandlers(authenticator, allows)
         self.routes = {

@@ -6,6 +6,7 @@ from cypd.oci.errors import Code, OCIError
 from cypd.oci.manifest import MAX_MANIFEST_BYTES
 from cypd.oci.names import Tag
 from cypd.registry.manifests import Manifests
+from cypd.registry.pulls import PullCounter
 from cypd.v2.call import Call, Headers
 from cypd.v2.content import IMMUTABLE, identity, is_known, send_content
 
@@ -16,8 +17,9 @@ _MAX_TAGS = 100
 class ManifestHandlers:
     """The endpoints below ``/v2/<name>/manifests/<reference>``."""
 
-    def __init__(self, manifests: Manifests) -> None:
+    def __init__(self, manifests: Manifests, pulls: PullCounter) -> None:
         self._manifests = manifests
+        self._pulls = pulls
 
     async def get(self, call: Call) -> None:
         """Send a manifest's exact bytes; HEAD only says what they are."""
@@ -26,6 +28,9 @@ class ManifestHandlers:
         headers: Headers = [*identity(manifest.digest), media_type]
         if isinstance(call.reference, Digest):
             headers.append(IMMUTABLE)
+        if not call.is_head:  # clients ask with HEAD whether there is anything new
+            tag = call.reference if isinstance(call.reference, Tag) else None
+            self._pulls.note(call.repository, manifest.digest, tag, call.act)
         if is_known(call, manifest.digest):
             await call.answer_empty(304, headers)
         elif call.is_head:

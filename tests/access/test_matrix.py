@@ -62,6 +62,10 @@ GET    /api/v1/events                                   read   200  xxxxxx
 GET    /api/v1/events?project_id={project}              read   200  xxxx-x
 GET    /api/v1/audit-logs                               admin  200  .....x
 GET    /api/v1/audit-logs?project_id={project}          admin  200  ...x-x
+GET    /api/v1/repositories                             read   200  xxxxxx
+GET    /api/v1/repositories/{repository}/tags           read   200  xxxx-x
+DELETE /api/v1/repositories/{repository}/tags/{fresh_tag} delete 200 ..xx-x
+GET    /api/v1/repositories/{repository}/manifests      read   200  xxxx-x
 GET    /api/v1/system/info                              admin  200  .....x
 """
 V2 = """
@@ -318,7 +322,7 @@ def test_a_token_for_another_project_is_a_stranger_here(house: House, row: Row) 
 
 @pytest.mark.parametrize(
     "row",
-    [it for it in rows(API) if not re.search("{(fresh_)?project}|/webhooks", it.path)],
+    [it for it in rows(API) if not re.search("{(fresh_)?project}|{repository}|/webhooks", it.path)],
     ids=lambda row: row.request,
 )
 def test_a_token_bound_to_a_project_reaches_no_account(house: House, row: Row) -> None:

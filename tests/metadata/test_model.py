@@ -11,6 +11,7 @@ import msgspec
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from cypd.access import Act
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.digest import Digest
@@ -18,6 +19,7 @@ from cypd.oci.errors import OCIError
 from cypd.oci.names import Tag
 from cypd.projects.ports import UNLIMITED, Changes, Member, Role
 from cypd.refusals import Refusal
+from cypd.registry.inventory_ports import Pulls, Window
 from cypd.registry.ports import Upload
 from tests.samples import ACT, EMPTY, image, index, name, parsed, project
 
@@ -37,6 +39,15 @@ quotas = st.sampled_from([UNLIMITED, 0, 300, 700, 1500])
 users = st.sampled_from(["one", "two"])
 roles = st.sampled_from(Role)
 sizes = st.sampled_from([0, 5, 300, 700])
+acts = st.builds(Act, st.sampled_from([1.0, 2.5, 3.25]), name=st.sampled_from(["ada", "bob"]))
+pulls = st.builds(Pulls, repositories, digests, st.one_of(st.none(), tags), st.integers(1, 9), acts)
+windows = [
+    Window(0, 9),
+    Window(1, 2, reverse=True),
+    Window(0, 9, "A"),
+    Window(1, 1, "z", reverse=True),
+    Window(0, 9, "é"),
+]
 uploads = st.builds(
     Upload,
     st.sampled_from(["u1", "u2", "u3"]),
@@ -55,8 +66,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def open(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
-        self.model = MemoryMetadata()
-        self.store = LmdbMetadata(Path(self.folder.name), 16 << 20)
+        self.model = MemoryMetadata(clock=lambda: 1.0)
+        self.store = self.opened()
         for each in PROJECTS[:2]:
             self.both("create_project", each)
 
@@ -64,7 +75,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
         """Run a write on both stores and compare what it returns or refuses."""
         outcomes = []
         for store in (self.model, self.store):
-            noun = store.registry if hasattr(store.registry, method) else store.projects
+            nouns = (store.registry, store.projects, store.inventory)
+            noun = next(noun for noun in nouns if hasattr(noun, method))
             outcomes.append(self.outcome(getattr(noun, method)(*arguments, **keywords)))
         assert outcomes[0] == outcomes[1]
 
@@ -94,20 +106,25 @@ class StoreAgainstModel(RuleBasedStateMachine):
         manifest=st.sampled_from(MANIFESTS),
         names=st.lists(tags, max_size=2),
         sparse=st.booleans(),
+        act=acts,
     )
-    def put(self, repository: Any, manifest: Any, names: list[Tag], sparse: bool) -> None:
+    def put(self, repository: Any, manifest: Any, names: list[Tag], sparse: bool, act: Act) -> None:
         inline = manifest is not MANIFESTS[-1]
         self.both(
-            "put_manifest", repository, manifest, names, inline=inline, allow_sparse=sparse, act=ACT
+            "put_manifest", repository, manifest, names, inline=inline, allow_sparse=sparse, act=act
         )
 
-    @rule(repository=repositories, digest=digests)
-    def delete(self, repository: Any, digest: Digest) -> None:
-        self.both("delete_manifest", repository, digest, act=ACT)
+    @rule(repository=repositories, digest=digests, act=acts)
+    def delete(self, repository: Any, digest: Digest, act: Act) -> None:
+        self.both("delete_manifest", repository, digest, act=act)
 
-    @rule(repository=repositories, tag=tags)
-    def untag(self, repository: Any, tag: Tag) -> None:
-        self.both("delete_tag", repository, tag, act=ACT)
+    @rule(repository=repositories, tag=tags, act=acts)
+    def untag(self, repository: Any, tag: Tag, act: Act) -> None:
+        self.both("delete_tag", repository, tag, act=act)
+
+    @rule(pulls=st.lists(pulls, max_size=3))
+    def pull(self, pulls: list[Pulls]) -> None:
+        self.both("note_pulls", pulls)
 
     @rule(upload=uploads)
     def start(self, upload: Upload) -> None:
@@ -155,12 +172,16 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def reopen(self) -> None:
         """A restart changes nothing."""
         self.store.close()
-        self.store = LmdbMetadata(Path(self.folder.name), 16 << 20)
+        self.store = self.opened()
+
+    def opened(self) -> LmdbMetadata:
+        """Return the store on what is in the folder."""
+        return LmdbMetadata(Path(self.folder.name), 16 << 20, clock=lambda: 1.0)
 
     @invariant()
     def all_reads_agree(self) -> None:
         """There is no question that the two answer differently."""
-        for look in (self.look_at_repositories, self.look_at_projects):
+        for look in (self.look_at_repositories, self.look_at_projects, self.look_at_lists):
             assert look(self.model) == look(self.store)
 
     def look_at_repositories(self, metadata: MemoryMetadata | LmdbMetadata) -> list[Any]:
@@ -180,6 +201,19 @@ class StoreAgainstModel(RuleBasedStateMachine):
             view.append(list(store.repositories_with(digest)))
             view.append(store.is_held(digest))
         return view + [store.upload(upload) for upload in ("u1", "u2", "u3")]
+
+    def look_at_lists(self, metadata: MemoryMetadata | LmdbMetadata) -> list[Any]:
+        """Return all lists; the model sorts and counts them anew each time."""
+        store = metadata.inventory
+        some = [it.id for it in (PROJECTS[2], PROJECTS[0])]
+        found: list[Any] = []
+        for window in windows:
+            found += [store.list_repositories(which, window) for which in (None, some, [])]
+            for repository in REPOSITORIES:
+                found.append(store.list_tags(repository, window))
+                found.append(store.list_tags(repository, window, by_time=True))
+                found.append(store.list_manifests(repository, window))
+        return found
 
     def look_at_projects(self, metadata: MemoryMetadata | LmdbMetadata) -> list[Any]:
         """Return all answers about projects; the model counts what they take anew each time."""

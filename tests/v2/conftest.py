@@ -18,8 +18,10 @@ from cypd.refusals import Code as RefusalCode
 from cypd.refusals import Refusal
 from cypd.registry.blobs import Blobs
 from cypd.registry.catalog import Catalog
+from cypd.registry.inventory_ports import InventoryStore
 from cypd.registry.manifests import Manifests
 from cypd.registry.ports import BlobStorage, Fatal, MetadataStore
+from cypd.registry.pulls import PullCounter
 from cypd.registry.uploads import Uploads
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.memory import MemoryStorage
@@ -37,8 +39,10 @@ class Registry:
 
     metadata: MetadataStore
     projects: ProjectStore
+    inventory: InventoryStore
     storage: BlobStorage
     application: V2
+    pulls: PullCounter
     admin: Client
     other: Client
     anonymous: Client
@@ -175,11 +179,13 @@ def build(
     access = ProjectAccess(
         metadata.projects, anonymous="none", auto_create=True, default_quota=default_quota
     )
+    pulls = PullCounter(metadata.inventory)
     application = V2(
         Blobs(store, storage, allows),
         Uploads(store, storage, max_sessions_per_user=max_sessions_per_user),
         Manifests(store, storage, allow_sparse=allow_sparse, allow_urls=allow_urls),
         Catalog(store, allows),
+        pulls,
         authenticator=_Names(),
         allows=allows,
         admit=access.admit,
@@ -191,4 +197,7 @@ def build(
         record=unrecorded,
     )
     admin, other, anonymous = (Client(application, user, "x") for user in ("admin", "other", ""))
-    return Registry(store, metadata.projects, storage, application, admin, other, anonymous, fatal)
+    return Registry(
+        store, metadata.projects, metadata.inventory, storage, application, pulls,
+        admin, other, anonymous, fatal,
+    )  # fmt: skip

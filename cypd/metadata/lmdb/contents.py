@@ -1,12 +1,14 @@
 """The rows of repositories: pieces of operations, each of which leaves them consistent."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import lmdb
 import msgspec
 
+from cypd.access import Act
 from cypd.metadata.lmdb.environment import Environment
+from cypd.metadata.lmdb.facts import FactsBook
 from cypd.metadata.lmdb.keys import ManifestRecord, References, digest_key, number, scan
 from cypd.metadata.lmdb.ledger import Ledger
 from cypd.oci.manifest import Manifest
@@ -34,7 +36,13 @@ class Contents:
     A repository is its id here, content the key of its digest.
     """
 
-    def __init__(self, environment: Environment, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        ledger: Ledger,
+        facts: FactsBook,
+        clock: Callable[[], float],
+    ) -> None:
         database = environment.database
         self.meta = database("meta")
         self.repositories = database("repositories")
@@ -47,14 +55,16 @@ class Contents:
         self.links = database("links")
         self.holders = database("holders")
         self.uploads = database("uploads")
+        self.facts = facts
         self._ledger = ledger
+        self._clock = clock
 
     def id(self, txn: lmdb.Transaction, repository: RepositoryName) -> bytes | None:
         """Return the id of a repository."""
         repo = txn.get(repository.encode(), db=self.repositories)
         return None if repo is None else bytes(repo)
 
-    def ensure(self, txn: lmdb.Transaction, repository: RepositoryName) -> bytes:
+    def ensure(self, txn: lmdb.Transaction, project: bytes, repository: RepositoryName) -> bytes:
         """Return the id of a repository, given now if it is new."""
         repo = self.id(txn, repository)
         if repo is None:
@@ -62,6 +72,7 @@ class Contents:
             repo = number(int.from_bytes(last, "big") + 1)
             txn.put(b"repositories", repo, db=self.meta)
             txn.put(repository.encode(), repo, db=self.repositories)
+            self.facts.begin(txn, project, repo, repository, self._clock())
         return repo
 
     # --- blobs ----------------------------------------------------------------------------------
@@ -76,9 +87,11 @@ class Contents:
     ) -> None:
         """Link a blob; raise NAME_UNKNOWN or DENIED before anything is written."""
         project = self._require_room(txn, repository, key, size, reserved)
-        repo = self.ensure(txn, repository)
+        repo = self.ensure(txn, project, repository)
         if txn.put(repo + key, number(size), overwrite=False, db=self.links):
             self._ledger.charge(txn, project, key, size)
+            if txn.get(repo + key, db=self.manifests) is None:
+                self.facts.grow(txn, repo, size)
             txn.put(key + repo, repository.encode(), db=self.holders)
 
     def unlink(self, txn: lmdb.Transaction, project: bytes, repo: bytes, key: bytes) -> None:
@@ -101,10 +114,13 @@ class Contents:
 
     def _release(self, txn: lmdb.Transaction, project: bytes, repo: bytes, key: bytes) -> None:
         """Let go of content, and of its file unless the repository has another use for it."""
-        self._ledger.discharge(txn, project, key)
+        size = self._ledger.discharge(txn, project, key)
+        if txn.get(repo + key, db=self.links) is not None:
+            return
         record = txn.get(repo + key, db=self.manifests)
-        is_file = record is not None and decode_manifest(record).content is None
-        if not is_file and txn.get(repo + key, db=self.links) is None:
+        if record is None:
+            self.facts.grow(txn, repo, -size)
+        if record is None or decode_manifest(record).content is not None:
             txn.delete(key + repo, db=self.holders)
 
     # --- manifests and tags ---------------------------------------------------------------------
@@ -117,21 +133,28 @@ class Contents:
         tags: Sequence[str],
         *,
         inline: bool,
+        act: Act,
     ) -> None:
         """Store a manifest with its tags; raise as ``link``."""
         key, size = digest_key(manifest.digest), len(manifest.content)
         project = self._require_room(txn, repository, key, size)
-        repo = self.ensure(txn, repository)
+        repo = self.ensure(txn, project, repository)
         if txn.get(repo + key, db=self.manifests) is None:
             self._ledger.charge(txn, project, key, size)
+            if txn.get(repo + key, db=self.links) is None:
+                self.facts.grow(txn, repo, size)
         content = manifest.content if inline else None
         record = ManifestRecord(manifest.media_type, size, content)
         txn.put(repo + key, _encode(record), db=self.manifests)
         if not inline:
             txn.put(key + repo, repository.encode(), db=self.holders)
         self._put_references(txn, repo, key, manifest)
+        sizes = (txn.get(repo + digest_key(it), db=self.links) for it in set(manifest.blobs))
+        blob_bytes = sum(int.from_bytes(size or b"", "big") for size in sizes)
+        self.facts.put_manifest(txn, repo, manifest, blob_bytes, act)
         for tag in tags:
             self._point(txn, project, repo, tag.encode(), key)
+            self.facts.put_tag(txn, repo, tag.encode(), act)
 
     def _put_references(
         self, txn: lmdb.Transaction, repo: bytes, key: bytes, manifest: Manifest
@@ -141,6 +164,8 @@ class Contents:
             txn.put(repo + other + key, b"", db=self.listed_by)
         subject = digest_key(manifest.subject) if manifest.subject else None
         if subject:
+            if txn.get(repo + subject + key, db=self.referrers) is None:
+                self.facts.count_referrer(txn, repo, subject, +1)
             descriptor = msgspec.json.encode(manifest.descriptor())
             txn.put(repo + subject + key, descriptor, db=self.referrers)
         txn.put(repo + key, _encode(References(subject, listed)), db=self.references)
@@ -155,11 +180,17 @@ class Contents:
             txn.delete(repo + other + key, db=self.listed_by)
         if references.subject:
             txn.delete(repo + references.subject + key, db=self.referrers)
+            self.facts.count_referrer(txn, repo, references.subject, -1)
         txn.delete(repo + key, db=self.manifests)
+        self.facts.drop_manifest(txn, repo, key)
         self._release(txn, project, repo, key)
 
     def untag(self, txn: lmdb.Transaction, project: bytes, repo: bytes, tag: bytes) -> bool:
         """Remove a tag; return ``False`` if there is none."""
+        self.facts.drop_tag(txn, repo, tag)
+        return self._unpoint(txn, project, repo, tag)
+
+    def _unpoint(self, txn: lmdb.Transaction, project: bytes, repo: bytes, tag: bytes) -> bool:
         key = txn.pop(repo + tag, db=self.tags)
         if key is None:
             return False
@@ -173,7 +204,7 @@ class Contents:
     ) -> None:
         if txn.get(repo + tag, db=self.tags) == key:
             return
-        self.untag(txn, project, repo, tag)
+        self._unpoint(txn, project, repo, tag)
         if not self._has_tag(txn, repo, key):
             self._ledger.count_image(txn, project, +1)
         txn.put(repo + tag, key, db=self.tags)
@@ -253,7 +284,8 @@ class Contents:
                     limit -= 1
         return limit > 0
 
-    def forget_names(self, txn: lmdb.Transaction, name: str) -> None:
+    def forget_names(self, txn: lmdb.Transaction, project: bytes, name: str) -> None:
         """Forget the repositories of a project that holds nothing."""
-        for repository, _ in self.of_project(txn, name):
+        for repository, repo in self.of_project(txn, name):
             txn.delete(repository.encode(), db=self.repositories)
+            self.facts.end(txn, project, repo, repository)

@@ -100,18 +100,20 @@ class Ledger:
         self._add_total(txn, size, 0 if others else size)
         txn.put(content + project, _CHARGE.pack(size, 1), db=self._charges)
 
-    def discharge(self, txn: lmdb.Transaction, project: bytes, content: bytes) -> None:
-        """Note that one row of a project less holds some content."""
+    def discharge(self, txn: lmdb.Transaction, project: bytes, content: bytes) -> int:
+        """Note that one row of a project less holds some content; return the content's size."""
+        size: int
         size, rows = _CHARGE.unpack(txn.get(content + project, db=self._charges) or b"")
         if rows > 1:
             txn.put(content + project, _CHARGE.pack(size, rows - 1), db=self._charges)
-            return
+            return size
         txn.delete(content + project, db=self._charges)
         others = self._holders(txn, content)
         if len(others) == 1:
             self._add(txn, others[0], physical=size)
         self._add(txn, project, used=-size, physical=0 if others else -size)
         self._add_total(txn, -size, 0 if others else -size)
+        return size
 
     def reserve(self, txn: lmdb.Transaction, project: bytes, change: int) -> None:
         """Note that uploads of a project keep so much more, or less."""

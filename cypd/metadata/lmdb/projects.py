@@ -101,7 +101,7 @@ class LmdbProjects:
                 self._require_free(txn, project.name)
                 if not self._contents.is_empty(txn, before.name):
                     raise Refusal(Code.NOT_IN_THIS_STATE)
-                self._contents.forget_names(txn, before.name)
+                self._contents.forget_names(txn, key, before.name)
                 txn.delete(before.name.encode(), db=self._names)
             self._put(txn, key, project)
             used = self._ledger.usage(txn, key).used
@@ -117,7 +117,7 @@ class LmdbProjects:
                 raise Refusal(Code.NOT_IN_THIS_STATE)
             if not self._contents.empty(txn, key, project.name, limit):
                 return False
-            self._contents.forget_names(txn, project.name)
+            self._contents.forget_names(txn, key, project.name)
             self._ledger.close(txn, key)
             self._webhooks.remove_all(txn, key)
             for member in self._all_members(txn, key):

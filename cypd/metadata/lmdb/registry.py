@@ -212,7 +212,7 @@ class LmdbRegistry:
         def operation(txn: lmdb.Transaction) -> None:
             if not allow_sparse:
                 self._require_references(txn, repository, manifest)
-            self._contents.put(txn, repository, manifest, tags, inline=inline)
+            self._contents.put(txn, repository, manifest, tags, inline=inline, act=act)
             names: list[str] = [*tags] or [""]
             for name in names:
                 self._note(
@@ -239,6 +239,7 @@ class LmdbRegistry:
             self._refuse_if_listed(txn, repo, digest)
             project = self._ledger.require_project(txn, repository)
             self._contents.remove(txn, project, repo, key)
+            self._contents.facts.touch(txn, repo, act.at)
             self._note(txn, "delete", repository, act, digest=digest)
 
         await self._run(operation)
@@ -253,6 +254,7 @@ class LmdbRegistry:
             project = self._ledger.require_project(txn, repository)
             self._contents.untag(txn, project, repo, tag.encode())
             self._note(txn, "delete", repository, act, tag=tag, digest=digest)
+            self._contents.facts.touch(txn, repo, act.at)
 
         await self._run(operation)
 

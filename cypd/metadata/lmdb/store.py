@@ -1,11 +1,15 @@
 """The metadata store on LMDB: one environment, a table set for each noun."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cypd.metadata.lmdb.accounts import LmdbAccounts
 from cypd.metadata.lmdb.audit import LmdbAudit
 from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
+from cypd.metadata.lmdb.facts import FactsBook
+from cypd.metadata.lmdb.inventory import LmdbInventory
 from cypd.metadata.lmdb.journal import Journal
 from cypd.metadata.lmdb.ledger import Ledger
 from cypd.metadata.lmdb.projects import LmdbProjects
@@ -14,17 +18,25 @@ from cypd.metadata.lmdb.webhooks import LmdbWebhooks
 
 
 class LmdbMetadata:
-    """Metadata in a folder of its own; see ``keys`` for the layout."""
+    """Metadata in a folder of its own; see ``keys`` for the layout.
 
-    def __init__(self, path: Path, map_size: int) -> None:
+    ``clock`` tells, in unix seconds, when a repository began.
+    """
+
+    def __init__(
+        self, path: Path, map_size: int, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._environment = Environment(path, map_size)
         self.events = Journal(self._environment)
         ledger = Ledger(self._environment, self.events)
-        contents = Contents(self._environment, ledger)
-        webhooks = LmdbWebhooks(self._environment, self.events)
+        facts = FactsBook(self._environment)
+        contents = Contents(self._environment, ledger, facts, clock)
+        self.webhooks = LmdbWebhooks(self._environment, self.events)
         self.registry = LmdbRegistry(self._environment, contents, ledger, self.events)
-        self.projects = LmdbProjects(self._environment, contents, ledger, self.events, webhooks)
-        self.webhooks = webhooks
+        self.inventory = LmdbInventory(self._environment, contents, ledger, facts)
+        self.projects = LmdbProjects(
+            self._environment, contents, ledger, self.events, self.webhooks
+        )
         self.audit = LmdbAudit(self._environment)
         self.accounts = LmdbAccounts(self._environment)
 

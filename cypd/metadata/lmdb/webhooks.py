@@ -42,7 +42,7 @@ class LmdbWebhooks:
         self._deliveries = database("deliveries")
         self._delivery_ids = database("delivery_ids")
         self._due = database("due")
-        self._statistics = database("webhook_statistics")
+        self._statistics = database("hook_statistics")
 
     # --- webhooks -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cypd.access import Act
-from cypd.metadata.memory.state import Repository, State
+from cypd.metadata.memory.state import Facts, Repository, State
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
@@ -26,7 +26,10 @@ class MemoryRegistry:
         return self._repositories.get(repository) or Repository()
 
     def _ensure(self, repository: RepositoryName) -> Repository:
-        return self._repositories.setdefault(repository, Repository())
+        if repository not in self._repositories:
+            now = self._state.clock()
+            self._repositories[repository] = Repository(created_at=now, facts=Facts(now))
+        return self._repositories[repository]
 
     def repository_exists(self, repository: RepositoryName) -> bool:
         return repository in self._repositories
@@ -150,8 +153,14 @@ class MemoryRegistry:
             raise OCIError(Code.MANIFEST_BLOB_UNKNOWN, detail={"missing": missing[:100]})
         self._state.require_room(repository, len(manifest.content), 0, manifest.digest)
         found = self._ensure(repository)
+        found.push_count += 1
+        found.facts.pushed_at = act.at
+        size = found.full_size(manifest)
+        found.note_push(manifest.digest, manifest.digest in found.manifests, act, size)
+        for tag in tags:
+            found.note_push(tag, tag in found.tags, act)
+            found.tags[tag] = manifest.digest
         found.manifests[manifest.digest] = (manifest, inline)
-        found.tags.update(dict.fromkeys(tags, manifest.digest))
 
     async def delete_manifest(
         self, repository: RepositoryName, digest: Digest, *, act: Act
@@ -163,7 +172,10 @@ class MemoryRegistry:
             raise still_listed(digest)
         del found.manifests[digest]
         found.tags = {tag: it for tag, it in found.tags.items() if it != digest}
+        found.facts.pushed_at = act.at
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag, *, act: Act) -> None:
-        if self._get(repository).tags.pop(tag, None) is None:
+        found = self._get(repository)
+        if found.tags.pop(tag, None) is None:
             raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": tag})
+        found.facts.pushed_at = act.at

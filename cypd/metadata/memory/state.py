@@ -1,12 +1,28 @@
 """What the stores in memory share, and what can be told by looking at all of it."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cypd.access import Act
 from cypd.oci.digest import Digest
 from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
 from cypd.projects.ports import Member, Project, Totals, Usage
+from cypd.registry.inventory_ports import MAX_SIZE
 from cypd.registry.ports import Upload, no_project, over_quota
+
+
+@dataclass
+class Facts:
+    """What is known of a repository, tag or manifest that was pushed."""
+
+    pushed_at: float = 0.0
+    pushed_by: str = ""
+    size: int = 0
+    """Of a manifest, with all that it lists."""
+    pull_count: int = 0
+    last_pulled_at: float | None = None
 
 
 @dataclass
@@ -16,6 +32,11 @@ class Repository:
     blobs: dict[Digest, int] = field(default_factory=dict)
     manifests: dict[Digest, tuple[Manifest, bool]] = field(default_factory=dict)
     tags: dict[Tag, Digest] = field(default_factory=dict)
+    pushes: dict[Tag | Digest, Facts] = field(default_factory=dict)
+    """Of what is there, by tag and by digest; also of what was."""
+    created_at: float = 0.0
+    push_count: int = 0
+    facts: Facts = field(default_factory=Facts)
 
     def lists(self, digest: Digest) -> bool:
         """Tell whether a manifest lists the digest."""
@@ -24,6 +45,19 @@ class Repository:
     def sizes(self) -> dict[Digest, int]:
         """Return all content with its sizes."""
         return self.blobs | {it: len(m.content) for it, (m, _) in self.manifests.items()}
+
+    def full_size(self, manifest: Manifest) -> int:
+        """Return the size of a manifest that is pushed, with all that it lists and that is here."""
+        blobs = sum(self.blobs.get(it, 0) for it in set(manifest.blobs))
+        children = set(manifest.manifests) & self.manifests.keys()
+        listed = blobs + sum(self.pushes[it].size for it in children)
+        return min(len(manifest.content) + listed, MAX_SIZE)
+
+    def note_push(self, what: Tag | Digest, was_there: bool, act: Act, size: int = 0) -> None:
+        """Note a push; the pulls of what was there stay counted."""
+        facts = self.pushes[what] if was_there else Facts()
+        facts.pushed_at, facts.pushed_by, facts.size = act.at, act.name, size
+        self.pushes[what] = facts
 
 
 @dataclass
@@ -34,6 +68,7 @@ class State:
     uploads: dict[str, Upload] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
     members: dict[str, dict[str, Member]] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
 
     def project(self, name: str) -> Project | None:
         """Return the project of that name."""
