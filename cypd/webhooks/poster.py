@@ -21,8 +21,8 @@ from cypd.webhooks.targets import Targets
 MAX_ANSWER = 64 << 10
 MAX_HEADERS, MAX_HEADER = 20, 4096
 _PER_HOST = 4
-# A name may have thousands of addresses, and the client tries what is left of them anew after each
-# failure: unbounded, one delivery would dial for all the time it has.
+# A name may have thousands of addresses, and after each failure the client tries all that are left
+# anew: unbounded, one delivery would dial for all the time it has.
 _MAX_ADDRESSES = 4
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110 5.6.2
@@ -33,8 +33,6 @@ _OURS = re.compile(
     r"|te|(?:proxy|x-webhook)-.*",  # codespell:ignore te
     re.IGNORECASE,
 )
-
-
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "timed out"),
     (aiohttp.ClientConnectorDNSError, "could not connect: the target's name has no address"),

@@ -34,10 +34,10 @@ class Receiver:
         self.connections = 0
 
     async def __aenter__(self) -> Self:
-        if self._host:
-            listener = socket.create_server((self._host, 0))
-        else:  # every address of this host
-            listener = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+        # Without a host: every address that this one has.
+        both = not self._host and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        listener = socket.create_server((self._host, 0), family=family, dualstack_ipv6=both)
         self.port = listener.getsockname()[1]
         self._server = await asyncio.start_server(self._serve, sock=listener, ssl=self._tls)
         return self

@@ -61,6 +61,7 @@ NO_TARGETS = (
     "http://127.0.0.1:{port}/\r\n\r\nGET /s3cret",
     "http://example.com\r\n.127.0.0.1/",
     "http://example.com/a b",
+    "http://example.com/\\s3cret",
     "http://example.com/\x00",
     "http://example.com/\u2028",
     "http://exam\ud800ple.com/",
