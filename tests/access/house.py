@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.client import HTTPConnection
 from typing import Any
 
@@ -47,7 +48,6 @@ class House:
         self.admin = self.people["admin"]
         self.project = self.new_project(PROJECT)
         self.push(REPOSITORY)
-        self.hook = self.new_webhook(self.project)
 
     def close(self) -> None:
         """Hang up."""
@@ -116,6 +116,11 @@ class House:
         """Return a webhook to be made: it is never sent anything, and would not answer."""
         url = "http://127.0.0.1:9/"
         return {"project_id": project, "name": "hook", "url": url, "events": ["member"]}
+
+    @cached_property
+    def hook(self) -> str:
+        """A webhook of the project."""
+        return self.new_webhook(self.project)
 
     def new_webhook(self, project: str) -> str:
         """Make a webhook of a project."""
