@@ -49,12 +49,11 @@ def _credentials(server: Cypd) -> dict[str, str]:
     """Make the project public, and return an ``Authorization`` of each kind."""
     name, _, password = (server.credentials or "").partition(":")
     basic = base64.b64encode(f"{name}:{password}".encode()).decode()
-    login = _ask(server, "POST", "/api/v1/auth/login", {"username": name, "password": password})
-    access = f"Bearer {login['access_token']}"
+    access = sign_in(server)
     project = REPOSITORY.partition("/")[0]
-    (found,) = _ask(server, "GET", f"/api/v1/projects?keyword={project}", None, access)["projects"]
-    _ask(server, "PUT", f"/api/v1/projects/{found['id']}", {"is_public": True}, access)
-    pat = _ask(server, "POST", "/api/v1/user/tokens", {"name": "b", "scopes": ["read"]}, access)
+    (found,) = ask(server, "GET", f"/api/v1/projects?keyword={project}", None, access)["projects"]
+    ask(server, "PUT", f"/api/v1/projects/{found['id']}", {"is_public": True}, access)
+    pat = ask(server, "POST", "/api/v1/user/tokens", {"name": "b", "scopes": ["read"]}, access)
     with server.connect() as connection:
         scope = f"/v2/auth?service=cypd&scope=repository:{REPOSITORY}:pull"
         registry = json.loads(connection.request("GET", scope).body)["token"]
@@ -66,9 +65,17 @@ def _credentials(server: Cypd) -> dict[str, str]:
     }
 
 
-def _ask(
+def sign_in(server: Cypd) -> str:
+    """Return the ``Authorization`` of a new session of the administrator."""
+    name, _, password = (server.credentials or "").partition(":")
+    login = ask(server, "POST", "/api/v1/auth/login", {"username": name, "password": password})
+    return f"Bearer {login['access_token']}"
+
+
+def ask(
     server: Cypd, method: str, path: str, document: Any, authorization: str | None = None
 ) -> Any:
+    """Send a request to the product's own API; return the data of its answer."""
     body = json.dumps(document).encode() if document is not None else b""
     fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     if authorization:

@@ -29,9 +29,17 @@ class Scale:
     seconds: int = 3  # under load of small pulls
     stalled_pulls: int = 300
     idle_connections: int = 2000
+    rows: int = 100_000  # of a long list
 
 
-QUICK = Scale(large=64 << 20, small_pushes=300, seconds=1, stalled_pulls=100, idle_connections=500)
+QUICK = Scale(
+    large=64 << 20,
+    small_pushes=300,
+    seconds=1,
+    stalled_pulls=100,
+    idle_connections=500,
+    rows=20_000,
+)
 
 
 class Sample(NamedTuple):

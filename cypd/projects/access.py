@@ -126,8 +126,9 @@ class ProjectAccess:
 
         ``None``: every project.
         """
-        is_bounded = principal.projects is not None or principal.grants is not None
-        if not is_bounded and (principal.is_admin or self._is_open(Action.PULL)):
+        if principal.grants is not None or not _reaches(principal, Action.PULL, None):
+            return []
+        if principal.projects is None and (principal.is_admin or self._is_open(Action.PULL)):
             return None
         found = await self._candidates(principal)
         readable = [it for it in found if self.allows_in(principal, Action.PULL, it)]

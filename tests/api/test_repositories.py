@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from http.client import HTTPMessage
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -201,6 +202,18 @@ def test_a_tag_is_deleted_alone(house: House, project: str) -> None:
     assert (404, 20007) == refused(house, path, "maintainer", "DELETE")
     assert (400, 10004) == refused(house, f"/{project}/app/tags/-", "maintainer", "DELETE")
     assert (403, 30004) == refused(house, f"/{project}/app/tags/v2", "developer", "DELETE")
+
+
+def test_deleting_can_be_switched_off(tmp_path: Path) -> None:
+    """With access.delete = false a tag stays, as it does in the OCI API."""
+    settings = {"CYPD_AUTH_REGISTRATION": "open", "CYPD_ACCESS_DELETE": "false"}
+    with Daemon(tmp_path, settings) as daemon:
+        house = House(daemon)
+        path = "/secret/app/tags/latest"
+
+        assert (409, 20011) == refused(house, path, "admin", "DELETE")
+        assert ["latest"] == names(read(house, "/secret/app/tags"), "tags")
+        house.close()
 
 
 @pytest.mark.parametrize("tail", ["/tags", "/manifests", "/tags/v1"])

@@ -136,6 +136,24 @@ async def test_a_tag_remembers_its_last_push(metadata: Metadata) -> None:
     assert [0, 0] == [it.pull_count for it in metadata.inventory.list_tags(APP, ALL).items]
 
 
+@pytest.mark.parametrize("by_time", [False, True])
+async def test_many_tags_are_searched(metadata: Metadata, by_time: bool) -> None:
+    """In whatever case, among hundreds, and never in the times that they are sorted by."""
+    for minute in range(7):
+        tags = [f"V{minute}.{i}-Slim" for i in range(60)]
+        await put(metadata, IMAGE, *tags, at=1e9 + 60.0 * (7 - minute))
+
+    def found(keyword: str) -> tuple[int, str]:
+        window = Window(0, 1, keyword)
+        items, total = metadata.inventory.list_tags(APP, window, by_time=by_time)
+        return total, items[0].name if items else ""
+
+    assert (420, "V6.0-Slim" if by_time else "V0.0-Slim") == found("slim")
+    assert (60, "V3.0-Slim") == found("v3.")
+    assert (1, "V5.59-Slim") == found("V5.59-")
+    assert [(0, "")] * 5 == [found(it) for it in ("slim2", "!", ")", "000", "\0V")]
+
+
 async def test_a_size_is_with_all_that_is_listed(metadata: Metadata) -> None:
     """An image's with its blobs, an index's with its images, each once, as far as they are here."""
     await metadata.registry.link_blob(APP, LAYER, 5, upload_id=None)

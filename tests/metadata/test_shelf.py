@@ -9,7 +9,8 @@ import lmdb
 import pytest
 from hypothesis import example, given, settings
 
-from cypd.metadata.lmdb.shelf import CHUNK, Shelf
+from cypd.metadata.lmdb.chunk import FULL, Wanted
+from cypd.metadata.lmdb.shelf import Shelf
 
 SET, BEFORE, AFTER = b"n1", b"m", b"o"
 texts = st.text(alphabet="aAbB19.-_", min_size=1, max_size=4)
@@ -38,8 +39,12 @@ def shelves() -> Iterator[tuple[Shelf, lmdb.Transaction]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(changes, windows, st.one_of(texts, st.sampled_from(["v", "9", "99", "V1"])))
-@example([(True, [f"v{i:04}" for i in range(3 * CHUNK)])], (2 * CHUNK, 1, False), "0")
+@given(
+    changes,
+    windows,
+    st.one_of(texts, st.sampled_from(["v", "9", "99", "V1", "v12", "V12", "123", "0999", "x123"])),
+)
+@example([(True, [f"v{i:04}" for i in range(3 * FULL)])], (2 * FULL, 1, False), "0")
 def test_a_shelf_is_a_sorted_set(
     steps: list[tuple[bool, list[str]]], window: tuple[int, int, bool], needle: str
 ) -> None:
@@ -59,11 +64,12 @@ def test_a_shelf_is_a_sorted_set(
         assert len(expected) == shelf.count(txn, SET)
         page = shelf.page(txn, SET, offset, limit, reverse=reverse)
         assert expected[offset : offset + limit] == page
-        found = shelf.search(txn, SET, needle, offset, limit, reverse=reverse)
+        wanted = Wanted(needle, ignore_case=False)
+        found = shelf.search(txn, SET, wanted, offset, limit, reverse=reverse)
         assert (exact[offset : offset + limit], len(exact)) == found
-        assert (folded[:9], len(folded)) == shelf.search(
-            txn, SET, needle.lower(), 0, 9, reverse=reverse, ignore_case=True
-        )
+        wanted = Wanted(needle.lower(), ignore_case=True)
+        found = shelf.search(txn, SET, wanted, offset, limit, reverse=reverse)
+        assert (folded[offset : offset + limit], len(folded)) == found
         assert [[b"v5"], [b"v5"]] == [shelf.page(txn, other, 0, 9) for other in (BEFORE, AFTER)]
 
 
@@ -79,5 +85,5 @@ def test_names_fill_chunks(step: int) -> None:
         for name in names:
             shelf.remove(txn, SET, name)
 
-        assert added <= 1 + 2 * 1000 // CHUNK + 1
+        assert added <= 1 + 2 * 1000 // FULL + 1
         assert rows == txn.stat(shelf.database)["entries"]

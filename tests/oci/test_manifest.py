@@ -34,6 +34,39 @@ def test_an_index_references_its_manifests() -> None:
     assert manifest.blobs == ()
 
 
+@pytest.mark.parametrize(
+    ("config", "platform"),
+    [
+        (b'{"os": "linux", "architecture": "amd64", "rootfs": {}}', "linux/amd64"),
+        (b'{"os": "linux", "architecture": "arm", "variant": "v7"}', "linux/arm/v7"),
+        (b'{"os": "unknown", "architecture": "unknown"}', None),
+        (b'{"os": "linux"}', None),
+        (b'{"os": "li/nux", "architecture": "amd64"}', None),
+        (b'{"os": "linux", "architecture": "' + b"a" * 100 + b'"}', None),
+        (b'{"os": 1, "architecture": "amd64"}', None),
+        (b'{"os": "linux", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", None),
+        (b"\xff", None),
+        (b"[]", None),
+        (b"", None),
+    ],
+)
+def test_a_config_may_name_a_platform(config: bytes, platform: str | None) -> None:
+    """Whatever a config is, it names one in short words or none; it is never refused."""
+    assert platform == documents.platform_of(config)
+
+
+def test_an_index_names_platforms() -> None:
+    """Each once, sorted, and no more than a number that no real index comes near to."""
+    document = json.loads(index(image()))
+    (child,) = document["manifests"]
+    document["manifests"] = [
+        child | {"platform": {"os": "linux", "architecture": f"a{i % 100:02}"}} for i in range(200)
+    ]
+
+    found = parsed(json.dumps(document).encode(), OCI_INDEX).platforms
+    assert tuple(f"linux/a{i:02}" for i in range(documents.MAX_PLATFORMS)) == found
+
+
 def test_the_artifact_type_falls_back_to_the_configs() -> None:
     """Referrers are filtered by artifactType, or by the config's media type without one."""
     assert parsed(image(artifact_type="x/sbom")).artifact_type == "x/sbom"

@@ -231,3 +231,35 @@ async def test_a_push_does_not_create_what_has_no_name(repository: str) -> None:
         await create(access, STRANGER, repository=repository)
 
     assert refusal.value.code is Code.NAME_INVALID
+
+
+@given(principals, st.sampled_from(["none", "public", "pull"]))
+def test_a_list_has_what_may_be_read(principal: Principal, anonymous: Anonymous) -> None:
+    """All readable projects are those that may be read one by one, by whatever credential."""
+    access = build(anonymous)
+    both = (PRIVATE, msgspec.structs.replace(PUBLIC, is_public=True))
+    readable = [it.id for it in both if access.allows_in(principal, Action.PULL, it)]
+    listed = asyncio.run(access.all_readable(principal))
+    found = [access.readable(principal, it) for it in ("private", "public", "nowhere", "")]
+
+    assert readable == ([PRIVATE.id, PUBLIC.id] if listed is None else listed)
+    assert [*(it.id if it.id in readable else None for it in both), None, None] == found
+
+
+def test_a_list_is_in_the_order_of_repositories() -> None:
+    """``lib-x/app`` comes before ``lib/app``, however many projects there are."""
+
+    async def look() -> None:
+        metadata = MemoryMetadata()
+        names = ["lib", "lib-x", *(f"p{i:03}" for i in range(300))]
+        for it in names:
+            await metadata.projects.create_project(project(it, owner="ada"))
+        access = ProjectAccess(
+            metadata.projects, anonymous="none", auto_create=True, default_quota=0
+        )
+        ids = await access.all_readable(Principal("ada", "ada"))
+
+        assert ids == [project(it).id for it in ("lib-x", "lib", *names[2:])]
+        assert await access.all_readable(ADMIN) is None
+
+    asyncio.run(look())

@@ -22,7 +22,7 @@ ALL = b"a"
 """The shelf of all repositories."""
 _MICROSECONDS = 1_000_000
 # What stands in no tag, so that a search finds tags alone; it orders as hexadecimal does.
-_DIGITS = bytes.maketrans(b"0123456789abcdef", b"!\"#$%&'()*+,:;<=")
+_DIGITS = bytes.maketrans(b"0123456789abcdef", b"!\"#$%&'()*+,;<=>")
 _TIME_BYTES = 14
 
 

@@ -10,6 +10,7 @@ import lmdb
 
 from cypd.metadata.lmdb import contents as rows
 from cypd.metadata.lmdb import facts as notes
+from cypd.metadata.lmdb.chunk import Wanted
 from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.facts import FactsBook
@@ -100,15 +101,15 @@ class LmdbInventory:
         """Return a part of some shelves, one behind another, and how long all of it is."""
         if not _KEYWORD.fullmatch(window.keyword):
             return [], 0
+        wanted = Wanted(window.keyword.lower(), ignore_case=ignore_case)
         found: list[bytes] = []
         total = 0
         for shelf in reversed(shelves) if window.reverse else shelves:
             start, room = max(0, window.offset - total), window.limit - len(found)
             if window.keyword:
                 names, count = self._facts.shelf.search(
-                    txn, shelf, window.keyword.lower(), start, room,
-                    reverse=window.reverse, ignore_case=ignore_case,
-                )  # fmt: skip
+                    txn, shelf, wanted, start, room, reverse=window.reverse
+                )
             else:
                 names = self._facts.shelf.page(txn, shelf, start, room, reverse=window.reverse)
                 count = self._facts.shelf.count(txn, shelf)

@@ -1,22 +1,17 @@
 """Ordered sets of names that know positions, so that a page costs the same wherever it is.
 
-A B-tree knows the next key, not the hundred-thousandth. So names lie in chunks, each a row that
-begins with how many they are: a walk to any position reads 2 bytes for some hundred names, from
-whichever end is nearer, and a search reads a chunk with one call into C.
+A B-tree knows the next key, not the hundred-thousandth. So names lie in chunks: a walk to any
+position reads 2 bytes for some hundred names, from whichever end is nearer, and a search only the
+beginnings of the chunks that have nothing to be found.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator
 
 import lmdb
 
+from cypd.metadata.lmdb.chunk import Chunk, Row, Wanted, names_of, size_of
 from cypd.metadata.lmdb.keys import number
 
-CHUNK = 256
-"""Names a chunk holds at most."""
-_Bytes = bytes | memoryview
-_COUNT = 2
-_SEPARATOR = b"\0"
 # What every name of a set lies between.
 _FIRST, _END = b"\0", b"\xff"
 
@@ -35,36 +30,29 @@ class Shelf:
 
     def add(self, txn: lmdb.Transaction, prefix: bytes, name: bytes) -> bool:
         """Put a name in; return ``False`` if it is there."""
-        key, names = self._chunk_for(txn, prefix, name)
-        at = bisect_left(names, name)
-        if names[at : at + 1] == [name]:
+        key, chunk = self._chunk_for(txn, prefix, name)
+        if not chunk.add(name):
             return False
-        names.insert(at, name)
-        if len(names) > CHUNK:
-            # What comes in order fills its chunks: times do, and most version numbers.
-            cut = CHUNK if at == CHUNK else CHUNK // 2
-            self._put(txn, prefix + names[cut], names[cut:])
-            del names[cut:]
-        self._put(txn, key, names)
+        rest = chunk.split(name)
+        if rest is not None:
+            txn.put(prefix + rest.names[0], rest.row(), db=self.database)
+        txn.put(key, chunk.row(), db=self.database)
         self._count(txn, prefix, +1)
         return True
 
     def remove(self, txn: lmdb.Transaction, prefix: bytes, name: bytes) -> bool:
         """Take a name out; return ``False`` if it is not there."""
-        key, names = self._chunk_for(txn, prefix, name)
-        if name not in names:
+        key, chunk = self._chunk_for(txn, prefix, name)
+        if not chunk.remove(name):
             return False
-        names.remove(name)
-        if names:
-            self._put(txn, key, names)
+        if chunk.names:
+            txn.put(key, chunk.row(), db=self.database)
         else:
             txn.delete(key, db=self.database)
         self._count(txn, prefix, -1)
         return True
 
-    def _chunk_for(
-        self, txn: lmdb.Transaction, prefix: bytes, name: bytes
-    ) -> tuple[bytes, list[bytes]]:
+    def _chunk_for(self, txn: lmdb.Transaction, prefix: bytes, name: bytes) -> tuple[bytes, Chunk]:
         """Return the chunk that a name belongs to, with its key; an empty one if there is none."""
         with txn.cursor(db=self.database) as cursor:
             if not cursor.set_range(prefix + name):
@@ -73,12 +61,8 @@ class Shelf:
                 cursor.prev()
             key = bytes(cursor.key())
             if not _is_chunk(key, prefix):
-                return prefix + _FIRST, []
-            return key, _names(cursor.value())
-
-    def _put(self, txn: lmdb.Transaction, key: bytes, names: list[bytes]) -> None:
-        value = len(names).to_bytes(_COUNT, "big") + _SEPARATOR.join(names)
-        txn.put(key, value, db=self.database)
+                return prefix + _FIRST, Chunk([])
+            return key, Chunk.of(cursor.value())
 
     def _count(self, txn: lmdb.Transaction, prefix: bytes, step: int) -> None:
         count = self.count(txn, prefix) + step
@@ -111,10 +95,10 @@ class Shelf:
             return []
         with txn.cursor(db=self.database) as cursor:
             at = _seek(cursor, prefix, start, total)
-            names = _names(cursor.value())
+            names = names_of(cursor.value())
             while at + len(names) < stop:
                 cursor.next()
-                names += _names(cursor.value())
+                names += names_of(cursor.value())
         found = names[start - at : stop - at]
         return found[::-1] if reverse else found
 
@@ -122,35 +106,32 @@ class Shelf:
         self,
         txn: lmdb.Transaction,
         prefix: bytes,
-        needle: str,
+        wanted: Wanted,
         offset: int,
         limit: int,
         *,
         reverse: bool = False,
-        ignore_case: bool = False,
     ) -> tuple[list[bytes], int]:
-        """Return as ``page`` those of the names that hold ``needle``, and how many do.
-
-        ``needle`` has no NUL; with ``ignore_case`` it is in lower case.
-        """
+        """Return as ``page`` those of the names that hold what is wanted, and how many do."""
         found: list[bytes] = []
         total = 0
-        for chunk in self._chunks(txn, prefix, reverse=reverse):
-            # A search in str takes a seventh of one in bytes, in names as short as these.
-            text = str(chunk[_COUNT:], "ascii")
-            folded = text.lower() if ignore_case else text
-            if needle not in folded:
+        stop = offset + limit
+        for row in self._chunks(txn, prefix, reverse=reverse):
+            if not wanted.may_be_in(row):
                 continue
-            names = _matching(text, folded, needle)
+            size = size_of(row)
+            if not offset - size < total < stop and wanted.is_in_all(row):
+                total += size
+                continue
+            names = wanted.names_in(row)
             if reverse:
                 names.reverse()
-            if total < offset + limit:
-                window = names[max(0, offset - total) : offset + limit - total]
-                found += [name.encode() for name in window]
+            if total < stop:
+                found += names[max(0, offset - total) : stop - total]
             total += len(names)
         return found, total
 
-    def _chunks(self, txn: lmdb.Transaction, prefix: bytes, *, reverse: bool) -> Iterator[_Bytes]:
+    def _chunks(self, txn: lmdb.Transaction, prefix: bytes, *, reverse: bool) -> Iterator[Row]:
         with txn.cursor(db=self.database) as cursor:
             if reverse:
                 _go_last(cursor, prefix)
@@ -164,28 +145,20 @@ class Shelf:
                 yield value
 
 
-def _matching(text: str, folded: str, needle: str) -> list[str]:
-    names = text.split("\0")
-    if folded is text:
-        return [name for name in names if needle in name]
-    pairs = zip(names, folded.split("\0"), strict=True)
-    return [name for name, lowered in pairs if needle in lowered]
-
-
 def _seek(cursor: lmdb.Cursor, prefix: bytes, position: int, total: int) -> int:
     """Go to the chunk that holds a position; return the position of its first name."""
     if 2 * position < total:
         at = 0
         cursor.set_range(prefix + _FIRST)
-        while at + (size := _size(cursor.value())) <= position:
+        while at + (size := size_of(cursor.value())) <= position:
             at += size
             cursor.next()
         return at
     _go_last(cursor, prefix)
-    at = total - _size(cursor.value())
+    at = total - size_of(cursor.value())
     while at > position:
         cursor.prev()
-        at -= _size(cursor.value())
+        at -= size_of(cursor.value())
     return at
 
 
@@ -197,13 +170,5 @@ def _go_last(cursor: lmdb.Cursor, prefix: bytes) -> None:
         cursor.last()
 
 
-def _is_chunk(key: _Bytes, prefix: bytes) -> bool:
+def _is_chunk(key: Row, prefix: bytes) -> bool:
     return len(key) > len(prefix) and bytes(key[: len(prefix)]) == prefix
-
-
-def _size(value: _Bytes) -> int:
-    return int.from_bytes(value[:_COUNT], "big")
-
-
-def _names(value: _Bytes) -> list[bytes]:
-    return bytes(value[_COUNT:]).split(_SEPARATOR)
