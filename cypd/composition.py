@@ -74,7 +74,6 @@ _ACCOUNTS_SECONDS = 30.0
 _EVENTS_SECONDS = 60.0
 _SENDER_SECONDS = 1.0
 _AUDIT_ENTRIES = 1_000_000
-_PULLS_SECONDS = 10.0
 _KEY_CHARACTERS = 32
 
 OnFatal = Callable[[Fatal], None]
@@ -173,7 +172,7 @@ async def registry(
             sender=sender,
         )
         audit = Audit(metadata.audit, metadata.projects, access)
-        pulls = PullCounter(metadata.inventory)
+        pulls = PullCounter(metadata.inventory, tell=config.events.pulls)
         parts = _Parts(
             config,
             root,
@@ -209,7 +208,9 @@ async def registry(
                 upkeep.create_task(_repeat("accounts", _ACCOUNTS_SECONDS, accounts.keep, on_fatal)),
                 upkeep.create_task(_repeat("events", _EVENTS_SECONDS, forget_old, on_fatal)),
                 upkeep.create_task(_repeat("webhooks", _SENDER_SECONDS, send, on_fatal)),
-                upkeep.create_task(_repeat("pulls", _PULLS_SECONDS, pulls.flush, on_fatal)),
+                upkeep.create_task(
+                    _repeat("pulls", config.events.pull_interval, pulls.flush, on_fatal)
+                ),
                 upkeep.create_task(_check_readers(metadata)),
             ]
             yield logged(compose(parts.v2(), api, health), config.log.requests), health

@@ -153,6 +153,8 @@ class Events(_Section, frozen=True):
     keep: Annotated[int, Meta(ge=1)] = 100_000
     keep_age: _Positive = 604_800.0
     audit_age: _Positive = 31_536_000.0
+    pulls: bool = True
+    pull_interval: _Positive = 60.0
 
 
 class Gc(_Section, frozen=True):

@@ -132,8 +132,12 @@ class InventoryStore(Protocol):
         """Return manifests by digest."""
         ...
 
-    async def note_pulls(self, pulls: Sequence[Pulls]) -> None:
-        """Count pulls; those of what is gone meanwhile are passed over."""
+    async def note_pulls(self, pulls: Sequence[Pulls], *, tell: bool = False) -> None:
+        """Count pulls; those of what is gone meanwhile are passed over.
+
+        With ``tell`` there is an event for each manifest, however often and by whatever name it was
+        pulled.
+        """
         ...
 
 

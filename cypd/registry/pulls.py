@@ -23,8 +23,10 @@ class PullCounter:
     What was noted since the last ``flush`` is lost with the process.
     """
 
-    def __init__(self, store: InventoryStore) -> None:
+    def __init__(self, store: InventoryStore, *, tell: bool = False) -> None:
+        """``tell``: whether pulls are events."""
         self._store = store
+        self._tell = tell
         self._noted: dict[_Key, tuple[int, Act]] = {}
         self._dropped = 0
 
@@ -57,7 +59,7 @@ class PullCounter:
             left -= size
             pulls = [Pulls(*key, count, act) for key, (count, act) in taken]
             try:
-                await self._store.note_pulls(pulls)
+                await self._store.note_pulls(pulls, tell=self._tell)
             except Unavailable:
                 for key, (count, act) in taken:
                     self.note(*key, act, count)

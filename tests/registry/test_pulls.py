@@ -30,13 +30,13 @@ class _Inventory(MemoryInventory):
         self.trouble: Exception | None = None
         self.batches: list[int] = []
 
-    async def note_pulls(self, pulls: Sequence[Pulls]) -> None:
+    async def note_pulls(self, pulls: Sequence[Pulls], *, tell: bool = False) -> None:
         """Note pulls, or raise."""
         await asyncio.sleep(0)
         if self.trouble:
             raise self.trouble
         self.batches.append(len(pulls))
-        await super().note_pulls(pulls)
+        await super().note_pulls(pulls, tell=tell)
 
     @property
     def counts(self) -> tuple[int, int, int]:

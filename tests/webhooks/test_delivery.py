@@ -8,10 +8,11 @@ from random import Random
 
 import pytest
 
+from cypd.oci.digest import Digest
 from tests.attacks.content import push_blob
 from tests.daemon import Daemon
 from tests.samples import EMPTY, image
-from tests.webhooks.sink import SECRET, Received, Sink, api, hook, mac, project
+from tests.webhooks.sink import SECRET, Sink, api, hook, mac, project
 
 SETTINGS = {"CYPD_WEBHOOKS_ALLOW_NETWORKS": "127.0.0.0/8", "CYPD_WEBHOOKS_TIMEOUT": "1"}
 
@@ -129,7 +130,7 @@ def test_each_kind_of_event_is_told_to_who_wants_it(daemon: Daemon) -> None:
         made = project(daemon, "kinds")
         hook(daemon, made, sink.url, events=kinds)
         document = push(daemon, "kinds/app", "v1")
-        for reference in ("v1", "sha256:" + __import__("hashlib").sha256(document).hexdigest()):
+        for reference in ("v1", Digest.of(document)):
             path = f"/v2/kinds/app/manifests/{reference}"
             assert daemon.request("DELETE", path).status == 202
         push(daemon, "kinds/app", "v2")
@@ -203,5 +204,22 @@ def test_a_test_is_sent_at_once(daemon: Daemon) -> None:
     assert ["failed", "delivered"] == [it["status"] for it in kept]
 
 
-def _by_repository(taken: list[Received], repository: str) -> list[str]:
-    return [it.document["tag"] for it in taken if it.document["repository"] == repository]
+def test_pulls_are_told_in_sums(tmp_path: Path) -> None:
+    """Many pulls of a manifest are one event in an interval, which says how many there were."""
+    settings = {**SETTINGS, "CYPD_EVENTS_PULL_INTERVAL": "1"}
+    with Daemon(tmp_path, settings) as daemon, Sink() as sink:
+        hook(daemon, project(daemon, "pulled"), sink.url, events=["pull"])
+        document = push(daemon, "pulled/app", "v1")
+        for _ in range(30):
+            assert daemon.request("GET", "/v2/pulled/app/manifests/v1").status == 200
+        end = time.monotonic() + 20
+        while sum(it.document["pull"]["count"] for it in sink.taken()) < 30:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        told = [it.document for it in sink.taken()]
+
+    assert 30 == sum(it["pull"]["count"] for it in told)
+    assert len(told) <= 5
+    assert {("pulled/app", "v1", len(document), daemon.user)} == {
+        (it["repository"], it["tag"], it["size"], it["actor"]["username"]) for it in told
+    }

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from cypd.metadata.lmdb.chunk import Wanted
 from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.facts import FactsBook
+from cypd.metadata.lmdb.journal import Journal
 from cypd.metadata.lmdb.keys import digest_key, digest_of, scan, uuid_key
 from cypd.metadata.lmdb.ledger import Ledger
 from cypd.oci.digest import Digest
@@ -37,8 +39,14 @@ class LmdbInventory:
     """The contract of ``InventoryStore``; see ``keys`` for the layout."""
 
     def __init__(
-        self, environment: Environment, contents: Contents, ledger: Ledger, facts: FactsBook
+        self,
+        environment: Environment,
+        contents: Contents,
+        ledger: Ledger,
+        facts: FactsBook,
+        journal: Journal,
     ) -> None:
+        self._journal = journal
         self._environment = environment
         self._contents = contents
         self._ledger = ledger
@@ -79,14 +87,44 @@ class LmdbInventory:
             digests = [Digest(name.decode()) for name in names]
             return Found([self._manifest(txn, repo, digest) for digest in digests], total)
 
-    async def note_pulls(self, pulls: Sequence[Pulls]) -> None:
+    async def note_pulls(self, pulls: Sequence[Pulls], *, tell: bool = False) -> None:
         def operation(txn: lmdb.Transaction) -> None:
             for it in pulls:
                 repo = self._contents.id(txn, it.repository)
                 if repo is not None:
                     self._facts.count_pulls(txn, repo, it)
+            if tell:
+                self._tell(txn, pulls)
 
         await self._environment.writer.run(operation)
+
+    def _tell(self, txn: lmdb.Transaction, pulls: Sequence[Pulls]) -> None:
+        """Note one event for each manifest, by whatever name it was pulled."""
+        counts: Counter[tuple[RepositoryName, Digest]] = Counter()
+        for it in pulls:
+            counts[it.repository, it.digest] += it.count
+        latest = {(it.repository, it.digest): it for it in sorted(pulls, key=lambda it: it.act.at)}
+        for (repository, digest), it in latest.items():
+            repo, project = (
+                self._contents.id(txn, repository),
+                self._ledger.project(txn, repository),
+            )
+            record = repo and txn.get(repo + digest_key(digest), db=self._contents.manifests)
+            if not record or not project:
+                continue
+            manifest = rows.decode_manifest(bytes(record))
+            self._journal.note(
+                txn,
+                "pull",
+                self._ledger.record(txn, project),
+                it.act,
+                details={"count": counts[repository, digest]},
+                repository=repository,
+                tag=it.tag or "",
+                digest=digest,
+                media_type=manifest.media_type,
+                size=manifest.size,
+            )
 
     # --- names ----------------------------------------------------------------------------------
 

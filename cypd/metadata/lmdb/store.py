@@ -33,7 +33,7 @@ class LmdbMetadata:
         contents = Contents(self._environment, ledger, facts, clock)
         self.webhooks = LmdbWebhooks(self._environment, self.events)
         self.registry = LmdbRegistry(self._environment, contents, ledger, self.events)
-        self.inventory = LmdbInventory(self._environment, contents, ledger, facts)
+        self.inventory = LmdbInventory(self._environment, contents, ledger, facts, self.events)
         self.projects = LmdbProjects(
             self._environment, contents, ledger, self.events, self.webhooks
         )

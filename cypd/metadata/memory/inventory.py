@@ -42,7 +42,7 @@ class MemoryInventory:
         found = self._state.repositories.get(repository) or Repository()
         return _part(sorted(found.manifests), window, lambda digest: _manifest(found, digest))
 
-    async def note_pulls(self, pulls: Sequence[Pulls]) -> None:
+    async def note_pulls(self, pulls: Sequence[Pulls], *, tell: bool = False) -> None:
         for it in pulls:
             found = self._state.repositories.get(it.repository)
             if found is None:
