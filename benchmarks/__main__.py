@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     credentials,
+    dead_webhooks,
     large_pulls,
     large_pushes,
     lists,
@@ -34,6 +35,7 @@ CLAIMS: Mapping[str, Callable[[Lab], Iterable[Result]]] = {
     "lists": lists.run,
     "large-pushes": large_pushes.run,
     "small-pushes": small_pushes.run,
+    "dead-webhooks": dead_webhooks.run,
     "memory": memory.run,
 }
 RESULTS = Path(__file__).with_name("results")

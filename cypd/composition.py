@@ -63,7 +63,7 @@ from cypd.turn import turn
 from cypd.v2.app import V2
 from cypd.webhooks.poster import Poster
 from cypd.webhooks.seal import Seal
-from cypd.webhooks.sender import Sender
+from cypd.webhooks.sender import WINDOW, Sender
 from cypd.webhooks.targets import Targets
 from cypd.webhooks.webhooks import Webhooks
 
@@ -350,7 +350,9 @@ async def _repeat(
 
 async def _forget_old(config: Config, metadata: LmdbMetadata) -> None:
     now, events, webhooks = time.time(), config.events, config.webhooks
-    await metadata.events.trim_events(keep=events.keep, before=now - events.keep_age)
+    await metadata.webhooks.trim_events(
+        keep=events.keep, before=now - events.keep_age, window=WINDOW
+    )
     await metadata.webhooks.trim_deliveries(keep=webhooks.keep, before=now - webhooks.keep_age)
     await metadata.audit.trim_audit(keep=_AUDIT_ENTRIES, before=now - events.audit_age)
 

@@ -72,10 +72,3 @@ class EventStore(Protocol):
     def events(self, *, after: int, limit: int) -> Sequence[Numbered]:
         """Return at most ``limit`` events with numbers greater than ``after``, ascending."""
         ...
-
-    async def trim_events(self, *, keep: int, before: float) -> None:
-        """Forget events older than ``before`` (unix seconds), and all but the last ``keep``.
-
-        Those that no webhook was asked about yet stay.
-        """
-        ...

@@ -192,11 +192,19 @@ class WebhookStore(Protocol):
         """
         ...
 
-    async def fan_out(self, *, limit: int, backlog: int) -> int:
-        """Make deliveries of the next ``limit`` events, each once and for all; return how many.
+    async def fan_out(self, *, limit: int, window: int) -> bool:
+        """Make deliveries of what happened since, each event once and for all.
 
-        A webhook for which ``backlog`` of them are waiting gets a failed one instead, which can be
-        delivered anew.
+        Of each webhook at most ``limit`` events at a time, and none while ``window`` deliveries or
+        more are pending: to a target that is dead nothing is written, however much happens.
+        Returns whether there was anything to do.
+        """
+        ...
+
+    async def trim_events(self, *, keep: int, before: float, window: int) -> None:
+        """Forget events older than ``before`` (unix seconds), and all but the last ``keep``.
+
+        Those that a webhook is yet to be told of stay, unless it has ``window`` pending ones.
         """
         ...
 

@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 Post = Callable[[str, Mapping[str, str], bytes], Awaitable[Answer]]
 
 _LOOK_SECONDS = 0.25
-_FAN_OUT = 256
-_BACKLOG = 10_000
+_FAN_OUT = 64
+WINDOW = 256
+"""Deliveries of a webhook that may be pending; what comes after them waits as events."""
 _AT_ONCE, _AT_ONCE_EACH = 32, 4
 # A target that failed so often in a row is left alone for a while, each time twice as long.
 _TRIPS_AT = 10
@@ -74,7 +75,7 @@ class Sender:
         try:
             while True:
                 self._changed.clear()
-                while await self._store.fan_out(limit=_FAN_OUT, backlog=_BACKLOG) == _FAN_OUT:
+                while await self._store.fan_out(limit=_FAN_OUT, window=WINDOW):
                     pass
                 self._start()
                 try:

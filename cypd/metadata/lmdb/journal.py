@@ -12,11 +12,9 @@ import msgspec
 from cypd.access import Act
 from cypd.events.ports import LEVELS, Event, Kind, Numbered
 from cypd.metadata.lmdb.environment import Environment
-from cypd.metadata.lmdb.keys import number, scan
+from cypd.metadata.lmdb.keys import number, scan, uuid_key
 from cypd.projects.ports import Project
 
-FANNED_OUT = b"fanned_out"
-"""In ``meta``: the last event that all webhooks were asked about."""
 _LAST = b"events"
 _TRIM_STEP = 1000
 _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
@@ -28,9 +26,9 @@ class Journal:
 
     def __init__(self, environment: Environment) -> None:
         self._begin = environment.lmdb.begin
-        self._run = environment.writer.run
         self._meta = environment.database("meta")
         self._events = environment.database("events")
+        self._events_of = environment.database("events_of")
 
     def note(
         self,
@@ -57,6 +55,7 @@ class Journal:
         last = self._number(txn, _LAST) + 1
         txn.put(_LAST, number(last), db=self._meta)
         txn.put(number(last), _encode(event), db=self._events, append=True)
+        txn.put(_key(project.id) + number(last), b"", db=self._events_of)
 
     def note_level(self, txn: lmdb.Transaction, project: Project, used: int, before: int) -> None:
         """Note the level of its quota that a project has reached, if it is above ``before``."""
@@ -79,20 +78,34 @@ class Journal:
         found = islice(scan(txn, self._events, b"", number(after)), limit)
         return [Numbered(int.from_bytes(key, "big"), _decode(record)) for key, record in found]
 
-    async def trim_events(self, *, keep: int, before: float) -> None:
-        def operation(txn: lmdb.Transaction) -> bool:
-            most = min(self._number(txn, _LAST) - keep, self._number(txn, FANNED_OUT))
-            found = self.some(txn, 0, _TRIM_STEP)
-            old = [it for it, event in found if it <= most or self._is_old(txn, it, event, before)]
-            for it in old:
-                txn.delete(number(it), db=self._events)
-            return len(old) == _TRIM_STEP
+    def some_of(
+        self, txn: lmdb.Transaction, project: bytes, after: int, limit: int
+    ) -> list[Numbered]:
+        """Return at most ``limit`` events of a project that come after number ``after``."""
+        places = [it for it, _ in islice(scan(txn, self._events_of, project, number(after)), limit)]
+        records = [(it, txn.get(it, db=self._events)) for it in places]
+        return [Numbered(int.from_bytes(it, "big"), _decode(r)) for it, r in records if r]
 
-        while await self._run(operation):
-            pass
+    def has_some_of(self, txn: lmdb.Transaction, project: bytes, after: int) -> bool:
+        """Tell whether there are events of a project that come after number ``after``."""
+        return any(True for _ in scan(txn, self._events_of, project, number(after)))
 
-    def _is_old(self, txn: lmdb.Transaction, it: int, event: Event, before: float) -> bool:
-        return event.at < before and it <= self._number(txn, FANNED_OUT)
+    def last(self, txn: lmdb.Transaction) -> int:
+        """Return the number of the last event ever."""
+        return self._number(txn, _LAST)
+
+    def trim(self, txn: lmdb.Transaction, *, keep: int, before: float, told: int) -> bool:
+        """Forget some of the oldest events, of those up to number ``told``; tell if there is more.
+
+        Those before that time (unix seconds) go, and all but the last ``keep``.
+        """
+        most = self.last(txn) - keep
+        for it, event in self.some(txn, 0, _TRIM_STEP):
+            if it > told or (it > most and event.at >= before):
+                return False
+            txn.delete(number(it), db=self._events)
+            txn.delete(_key(event.project_id) + number(it), db=self._events_of)
+        return self.some(txn, 0, 1) != []
 
     def _number(self, txn: lmdb.Transaction, key: bytes) -> int:
         return int.from_bytes(txn.get(key, db=self._meta) or b"", "big")
@@ -101,3 +114,7 @@ class Journal:
 def level(used: int, bound: int) -> int:
     """Return the highest of ``LEVELS`` that is reached; 0 below all of them."""
     return max((it for it in LEVELS if used * 100 >= bound * it), default=0)
+
+
+def _key(project_id: str) -> bytes:
+    return uuid_key(project_id) or bytes(16)

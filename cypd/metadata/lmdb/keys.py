@@ -78,18 +78,19 @@ members           project, user                               ``Member``
 charges           digest, project                             size, how many rows hold it
 usage             project                                     ``Usage``, 4 numbers
 events            number                                      ``Event``
+events_of         project, number                             (nothing)
 webhooks          webhook's id                                ``Webhook``
 webhooks_of       project, webhook's id                       (nothing)
 deliveries        webhook's id, number                        ``Delivery``
 delivery_ids      webhook's id, delivery's id                 number
 due               webhook's id, hash of repository, number    when to try, 8 bytes
+hook_cursors      webhook's id                                number of the last event told to it
 hook_statistics   webhook's id                                ``Statistics``
 audit             number                                      ``Entry``
 audit_of          project, number                             (nothing)
 meta              ``schema``, ``repositories``,               version, last id given,
                   ``uploads:`` owner, ``totals``,             how many are open, ``Totals``
                   ``events``, ``deliveries``, ``audit``,      last number given
-                  ``fanned_out``                              last event told to all webhooks
 ================  ==========================================  =====================================
 """
 

@@ -10,9 +10,9 @@ import lmdb
 import msgspec
 from msgspec.structs import replace
 
-from cypd.events.ports import Numbered
+from cypd.events.ports import Event
 from cypd.metadata.lmdb.environment import Environment
-from cypd.metadata.lmdb.journal import FANNED_OUT, Journal
+from cypd.metadata.lmdb.journal import Journal
 from cypd.metadata.lmdb.keys import number, scan, uuid_key
 from cypd.refusals import Code, Refusal
 from cypd.webhooks.ports import Attempt, Delivery, Due, Statistics, Webhook
@@ -42,6 +42,7 @@ class LmdbWebhooks:
         self._deliveries = database("deliveries")
         self._delivery_ids = database("delivery_ids")
         self._due = database("due")
+        self._cursors = database("hook_cursors")
         self._statistics = database("hook_statistics")
 
     # --- webhooks -------------------------------------------------------------------------------
@@ -71,6 +72,7 @@ class LmdbWebhooks:
                 raise Refusal(Code.NOT_IN_THIS_STATE)
             txn.put(key, _encode(webhook), db=self._webhooks)
             txn.put(project + key, b"", db=self._webhooks_of)
+            self._begin_now(txn, key)
 
         await self._run(operation)
 
@@ -81,6 +83,8 @@ class LmdbWebhooks:
             key, before = self._require(txn, webhook_id)
             after = change(before)
             txn.put(key, _encode(after), db=self._webhooks)
+            if after.is_active and not before.is_active:
+                self._begin_now(txn, key)
             return after
 
         return await self._run(operation)
@@ -112,11 +116,16 @@ class LmdbWebhooks:
         found = (self._webhook(txn, key) for key, _ in scan(txn, self._webhooks_of, project))
         return [webhook for webhook in found if webhook]
 
+    def _begin_now(self, txn: lmdb.Transaction, key: bytes) -> None:
+        """Let a webhook be told of what is yet to happen, and of nothing before."""
+        txn.put(key, number(self._journal.last(txn)), db=self._cursors)
+
     def _remove(self, txn: lmdb.Transaction, key: bytes, project: bytes) -> None:
         for database in (self._deliveries, self._delivery_ids, self._due):
             for rest, _ in list(scan(txn, database, key)):
                 txn.delete(key + rest, db=database)
         txn.delete(key, db=self._statistics)
+        txn.delete(key, db=self._cursors)
         txn.delete(project + key, db=self._webhooks_of)
         txn.delete(key, db=self._webhooks)
 
@@ -163,17 +172,31 @@ class LmdbWebhooks:
                 more = cursor.set_range(webhook + lane + b"\xff" * _NUMBER)
         return found
 
-    async def fan_out(self, *, limit: int, backlog: int) -> int:
-        def operation(txn: lmdb.Transaction) -> int:
-            after = int.from_bytes(txn.get(FANNED_OUT, db=self._meta) or b"", "big")
-            events = self._journal.some(txn, after, limit)
-            for each in events:
-                self._deliver(txn, each, backlog)
-            if events:
-                txn.put(FANNED_OUT, number(events[-1].number), db=self._meta)
-            return len(events)
+    async def fan_out(self, *, limit: int, window: int) -> bool:
+        with self._begin() as txn:
+            keys = [key for key, _ in scan(txn, self._webhooks, b"")]
+            keys = [key for key in keys if self._is_behind(txn, key, window)]
+        if not keys:
+            return False
 
-        return await self._run(operation)
+        def operation(txn: lmdb.Transaction) -> None:
+            for key in keys:
+                if self._is_behind(txn, key, window):
+                    self._tell(txn, key, limit)
+
+        await self._run(operation)
+        return True
+
+    async def trim_events(self, *, keep: int, before: float, window: int) -> None:
+        def operation(txn: lmdb.Transaction) -> bool:
+            told = self._journal.last(txn)
+            for key, _ in scan(txn, self._webhooks, b""):
+                if self._is_behind(txn, key, window):
+                    told = min(told, self._cursor(txn, key))
+            return self._journal.trim(txn, keep=keep, before=before, told=told)
+
+        while await self._run(operation):
+            pass
 
     async def record_attempt(
         self, webhook_id: str, number_: int, attempt: Attempt, retry_at: float | None
@@ -256,29 +279,43 @@ class LmdbWebhooks:
         txn.put(_LAST, number(last), db=self._meta)
         return last
 
-    def _deliver(self, txn: lmdb.Transaction, numbered: Numbered, backlog: int) -> None:
-        event = numbered.event
-        for webhook in self._of(txn, _key(event.project_id)):
-            if not webhook.is_active or event.kind not in webhook.events:
-                continue
-            key = _key(webhook.id)
-            waiting = self._statistics_of(txn, key).pending
-            delivery = Delivery(
-                id=str(uuid.uuid4()),
-                number=self._next_number(txn),
-                webhook_id=webhook.id,
-                event_id=event.id,
-                kind=event.kind,
-                repository=event.repository,
-                body=msgspec.json.encode(event.document()),
-                created_at=event.at,
-                next_attempt_at=event.at,
-            )
-            if waiting >= backlog:
-                reason = f"{waiting} deliveries were waiting already"
-                delivery = replace(delivery, status="failed", next_attempt_at=None, error=reason)
-            self._put(txn, key, delivery)
-            self._count(txn, key, None, delivery)
+    def _cursor(self, txn: lmdb.Transaction, key: bytes) -> int:
+        return int.from_bytes(txn.get(key, db=self._cursors) or b"", "big")
+
+    def _is_behind(self, txn: lmdb.Transaction, key: bytes, window: int) -> bool:
+        """Tell whether there is something to be told to a webhook that has room for it."""
+        webhook = self._webhook(txn, key)
+        if webhook is None or not webhook.is_active:
+            return False
+        if self._statistics_of(txn, key).pending >= window:
+            return False
+        project = _key(webhook.project_id)
+        return self._journal.has_some_of(txn, project, self._cursor(txn, key))
+
+    def _tell(self, txn: lmdb.Transaction, key: bytes, limit: int) -> None:
+        webhook = self._webhook(txn, key)
+        assert webhook is not None  # noqa: S101 (it is behind)
+        after = self._cursor(txn, key)
+        events = self._journal.some_of(txn, _key(webhook.project_id), after, limit)
+        for each in events:
+            if each.event.kind in webhook.events:
+                self._deliver(txn, key, webhook, each.event)
+        txn.put(key, number(events[-1].number), db=self._cursors)
+
+    def _deliver(self, txn: lmdb.Transaction, key: bytes, webhook: Webhook, event: Event) -> None:
+        delivery = Delivery(
+            id=str(uuid.uuid4()),
+            number=self._next_number(txn),
+            webhook_id=webhook.id,
+            event_id=event.id,
+            kind=event.kind,
+            repository=event.repository,
+            body=msgspec.json.encode(event.document()),
+            created_at=event.at,
+            next_attempt_at=event.at,
+        )
+        self._put(txn, key, delivery)
+        self._count(txn, key, None, delivery)
 
     def _put(self, txn: lmdb.Transaction, key: bytes, delivery: Delivery) -> None:
         place = number(delivery.number)
