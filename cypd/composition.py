@@ -32,6 +32,7 @@ from cypd.api.events import EventHandlers
 from cypd.api.projects import ProjectHandlers
 from cypd.api.repositories import RepositoryHandlers
 from cypd.api.system import Collection, Disk, System
+from cypd.api.tag_rules import TagRulesHandlers
 from cypd.api.user import Own
 from cypd.api.users import Everybody
 from cypd.api.webhooks import WebhookHandlers
@@ -57,6 +58,7 @@ from cypd.registry.ports import Fatal, Unavailable
 from cypd.registry.pulls import PullCounter
 from cypd.registry.uploads import Uploads
 from cypd.request_log import logged
+from cypd.retention.retention import Retention
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.space import FreeSpace
 from cypd.turn import turn
@@ -74,6 +76,7 @@ _ACCOUNTS_SECONDS = 30.0
 _EVENTS_SECONDS = 60.0
 _SENDER_SECONDS = 1.0
 _AUDIT_ENTRIES = 1_000_000
+_RETENTION_SECONDS = 3600.0
 _KEY_CHARACTERS = 32
 
 OnFatal = Callable[[Fatal], None]
@@ -173,6 +176,13 @@ async def registry(
         )
         audit = Audit(metadata.audit, metadata.projects, access)
         pulls = PullCounter(metadata.inventory, tell=config.events.pulls)
+        retention = Retention(
+            metadata.projects,
+            access,
+            metadata.registry,
+            metadata.inventory,
+            delete_enabled=config.access.delete,
+        )
         parts = _Parts(
             config,
             root,
@@ -185,6 +195,7 @@ async def registry(
             webhooks,
             audit,
             pulls,
+            retention,
             on_fatal,
         )
         api = parts.api()
@@ -211,6 +222,9 @@ async def registry(
                 upkeep.create_task(
                     _repeat("pulls", config.events.pull_interval, pulls.flush, on_fatal)
                 ),
+                upkeep.create_task(
+                    _repeat("retention", _RETENTION_SECONDS, retention.run, on_fatal)
+                ),
                 upkeep.create_task(_check_readers(metadata)),
             ]
             yield logged(compose(parts.v2(), api, health), config.log.requests), health
@@ -236,6 +250,7 @@ class _Parts:
     webhooks: Webhooks
     audit: Audit
     pulls: PullCounter
+    retention: Retention
     on_fatal: OnFatal
 
     def v2(self) -> V2:
@@ -289,6 +304,7 @@ class _Parts:
                 *Own(accounts.users, accounts.personal_tokens, accounts.second_factor).routes(),
                 *Everybody(accounts.users, members).routes(),
                 *ProjectHandlers(projects, members).routes(),
+                *TagRulesHandlers(projects, self.retention).routes(),
                 *WebhookHandlers(self.webhooks).routes(),
                 *AuditHandlers(self.audit).routes(),
                 *EventHandlers(

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from cypd.access import Act
+from cypd.projects.tag_rules import TagRules
 
 UNLIMITED = -1
 """As a quota: none."""
@@ -47,6 +48,7 @@ class Project(msgspec.Struct, frozen=True):
     description: str = ""
     is_public: bool = False
     """Everybody may pull."""
+    tag_rules: TagRules = TagRules()
 
     @property
     def bound(self) -> int:
@@ -62,6 +64,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
     is_public: bool | None = None
     storage_quota: int | None = None
+    tag_rules: TagRules | None = None
 
     def applied_to(self, project: Project) -> Project:
         """Return the project with these changes."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cypd.access import Action, Principal, Scope
+from cypd.projects import tag_rules
 from cypd.projects.access import ProjectAccess, require_scope
 from cypd.projects.names import check_name
 from cypd.projects.ports import UNLIMITED, Changes, Project, ProjectStore, Role, Usage
@@ -212,3 +213,4 @@ def _require_valid(project: Project) -> None:
         project.description.encode()
     except UnicodeEncodeError:  # half of a surrogate pair: JSON can write it, UTF-8 can't
         raise invalid("description", "not well-formed Unicode") from None
+    tag_rules.require_valid(project.tag_rules)

@@ -1,6 +1,7 @@
 """What there is, for people: lists in pages of what each of them may read."""
 
 from cypd.access import Act, Action, Principal
+from cypd.oci import errors
 from cypd.oci.errors import OCIError
 from cypd.oci.names import RepositoryName, Tag
 from cypd.refusals import Code, Refusal
@@ -75,15 +76,16 @@ class Inventory:
         """Delete a tag alone; what it points at stays.
 
         Raises IMAGE_NOT_FOUND, TAG_NOT_FOUND, LACKS_DELETE, PERMISSION_MISSING, and
-        NOT_IN_THIS_STATE where deleting is switched off.
+        NOT_IN_THIS_STATE where deleting is switched off or the tag is immutable.
         """
         self._require(principal, Action.DELETE, repository)
         if not self._delete_enabled:
             raise Refusal(Code.NOT_IN_THIS_STATE)
         try:
             await self._metadata.delete_tag(repository, tag, act=act)
-        except OCIError:  # MANIFEST_UNKNOWN is all that it refuses
-            raise Refusal(Code.TAG_NOT_FOUND) from None
+        except OCIError as error:  # it is not there, or immutable
+            is_there = error.code is errors.Code.DENIED
+            raise Refusal(Code.NOT_IN_THIS_STATE if is_there else Code.TAG_NOT_FOUND) from None
 
     def _require(self, principal: Principal, action: Action, repository: RepositoryName) -> None:
         project = self._rights.readable(principal, repository.project)

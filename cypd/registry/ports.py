@@ -73,6 +73,16 @@ def still_listed(digest: Digest) -> OCIError:
     )
 
 
+def immutable_tag(tag: str) -> OCIError:
+    """Return the refusal to move or delete a tag that its project's rules protect.
+
+    The spec has no word for it; 409 says that it is not who asks, but what is there.
+    """
+    return OCIError(
+        Code.DENIED, "the tag is immutable in this project", status=409, detail={"tag": tag}
+    )
+
+
 def over_quota(quota: int, used: int, requested: int, left: int) -> OCIError:
     """Return the refusal of content that the quota of its project has no room for, in bytes."""
     return OCIError(
@@ -214,7 +224,7 @@ class MetadataStore(Protocol):
         Raises MANIFEST_BLOB_UNKNOWN, with the digests that lack, if the repository does not hold
         what the manifest references, unless ``allow_sparse``. A subject need not exist. With
         ``inline`` the content is kept here, else the blob storage has it. Repeating it changes
-        nothing.
+        nothing. Raises DENIED (409) with the ``tag`` if an immutable one points elsewhere.
         """
         ...
 
@@ -223,12 +233,27 @@ class MetadataStore(Protocol):
     ) -> None:
         """Remove a manifest, its tags, and its place among referrers.
 
-        Raises MANIFEST_UNKNOWN if it is not there, DENIED if an index lists it.
+        Raises MANIFEST_UNKNOWN if it is not there, DENIED if an index lists it (405) or one of its
+        tags is immutable (409, with the ``tag``).
         """
         ...
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag, *, act: Act) -> None:
-        """Remove a tag alone; raise MANIFEST_UNKNOWN if it is not there."""
+        """Remove a tag alone.
+
+        Raises MANIFEST_UNKNOWN if it is not there, DENIED (409) if it is immutable.
+        """
+        ...
+
+    async def expire_tag(
+        self, repository: RepositoryName, tag: Tag, *, pushed_at: float, act: Act
+    ) -> bool:
+        """Remove a tag that was last pushed at that time, and what nobody needs after it.
+
+        That is its manifest, if it has no other tag, no index lists it and it has no subject.
+        Returns ``False``, and nothing changes, if the tag is not there, was pushed since, or is
+        immutable.
+        """
         ...
 
 

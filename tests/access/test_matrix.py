@@ -43,6 +43,9 @@ POST   /api/v1/projects                                 write  201  xxxxxx
 GET    /api/v1/projects/{project}                       read   200  xxxx-x
 PUT    /api/v1/projects/{project}                       write  200  ..xx-x
 GET    /api/v1/projects/{project}/storage               read   200  xxxx-x
+GET    /api/v1/projects/{project}/tag-rules             read   200  xxxx-x
+PUT    /api/v1/projects/{project}/tag-rules             write  200  ..xx-x
+POST   /api/v1/projects/{project}/tag-rules/dry-run     write  200  ..xx-x
 GET    /api/v1/projects/{project}/members               read   200  xxxx-x
 POST   /api/v1/projects/{project}/members               admin  404  ...x-x
 PUT    /api/v1/projects/{project}/members/{fresh_member} admin 200  ...x-x
@@ -97,6 +100,8 @@ BODIES: Mapping[str, Any] = {
     "DELETE /api/v1/user/mfa": {"password": "it is not", "code": "none"},
     "PATCH /api/v1/users/{user}": {},
     "PUT /api/v1/projects/{project}": {"description": "new"},
+    "PUT /api/v1/projects/{project}/tag-rules": {"immutable": [], "retention": []},
+    "POST /api/v1/projects/{project}/tag-rules/dry-run": {"immutable": [], "retention": []},
     "POST /api/v1/projects/{project}/members": {"username": "there-is-nobody", "role": "guest"},
     "PUT /api/v1/projects/{project}/members/{fresh_member}": {"role": "developer"},
     "PUT /api/v1/webhooks/{webhook}": {"name": "other"},

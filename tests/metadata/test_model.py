@@ -18,6 +18,7 @@ from cypd.oci.digest import Digest
 from cypd.oci.errors import OCIError
 from cypd.oci.names import Tag
 from cypd.projects.ports import UNLIMITED, Changes, Member, Role
+from cypd.projects.tag_rules import TagRules
 from cypd.refusals import Refusal
 from cypd.registry.inventory_ports import Pulls, Window
 from cypd.registry.ports import Upload
@@ -121,6 +122,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(repository=repositories, tag=tags, act=acts)
     def untag(self, repository: Any, tag: Tag, act: Act) -> None:
         self.both("delete_tag", repository, tag, act=act)
+
+    @rule(repository=repositories, tag=tags, act=acts)
+    def expire(self, repository: Any, tag: Tag, act: Act) -> None:
+        self.both("expire_tag", repository, tag, pushed_at=2.5, act=act)
+
+    @rule(project_id=projects, immutable=st.sampled_from([(), ("x",), ("?",)]))
+    def protect(self, project_id: str, immutable: tuple[str, ...]) -> None:
+        changes = Changes(updated_at=3.0, tag_rules=TagRules(immutable))
+        self.both("change_project", project_id, changes)
 
     @rule(pulls=st.lists(pulls, max_size=3))
     def pull(self, pulls: list[Pulls]) -> None:

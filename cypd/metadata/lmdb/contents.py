@@ -213,6 +213,15 @@ class Contents:
     def _has_tag(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> bool:
         return any(True for _ in scan(txn, self.tagged, repo + key))
 
+    def is_needed(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> bool:
+        """Tell whether a manifest has a tag or a subject, or an index lists it."""
+        record = txn.get(repo + key, db=self.references)
+        return (
+            self._has_tag(txn, repo, key)
+            or any(True for _ in scan(txn, self.listed_by, repo + key))
+            or (record is not None and _decode_references(record).subject is not None)
+        )
+
     # --- uploads --------------------------------------------------------------------------------
 
     def upload(self, txn: lmdb.Transaction, upload_id: str) -> Upload | None:

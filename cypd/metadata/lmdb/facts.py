@@ -202,6 +202,11 @@ class FactsBook:
         self.shelf.add(txn, tags_of(repo), tag)
         self.shelf.add(txn, timed_tags_of(repo), _timed(act.at, tag))
 
+    def pushed_at(self, txn: lmdb.Transaction, repo: bytes, tag: bytes) -> float | None:
+        """Return when a tag was last pushed."""
+        record = txn.get(repo + tag, db=self.tags)
+        return None if record is None else decode_tag(record).pushed_at
+
     def drop_tag(self, txn: lmdb.Transaction, repo: bytes, tag: bytes) -> None:
         """Forget a tag."""
         record = txn.pop(repo + tag, db=self.tags)

@@ -19,7 +19,7 @@ from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
-from cypd.registry.ports import StoredManifest, Upload, still_listed
+from cypd.registry.ports import StoredManifest, Upload, immutable_tag, still_listed
 
 
 class LmdbRegistry:
@@ -212,6 +212,7 @@ class LmdbRegistry:
         def operation(txn: lmdb.Transaction) -> None:
             if not allow_sparse:
                 self._require_references(txn, repository, manifest)
+            self._refuse_to_move(txn, repository, tags, digest_key(manifest.digest))
             self._contents.put(txn, repository, manifest, tags, inline=inline, act=act)
             names: list[str] = [*tags] or [""]
             for name in names:
@@ -237,10 +238,10 @@ class LmdbRegistry:
             if repo is None or txn.get(repo + key, db=self._contents.manifests) is None:
                 raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": digest})
             self._refuse_if_listed(txn, repo, digest)
-            project = self._ledger.require_project(txn, repository)
-            self._contents.remove(txn, project, repo, key)
-            self._contents.facts.touch(txn, repo, act.at)
-            self._note(txn, "delete", repository, act, digest=digest)
+            tags = [tag.decode() for tag, _ in scan(txn, self._contents.tagged, repo + key)]
+            if tags and (tag := self._protected(txn, repository, tags)):
+                raise immutable_tag(tag)
+            self._remove(txn, repository, repo, key, act)
 
         await self._run(operation)
 
@@ -250,13 +251,49 @@ class LmdbRegistry:
             key = txn.get(repo + tag.encode(), db=self._contents.tags) if repo else None
             if repo is None or key is None:
                 raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": tag})
-            digest = digest_of(bytes(key))
-            project = self._ledger.require_project(txn, repository)
-            self._contents.untag(txn, project, repo, tag.encode())
-            self._note(txn, "delete", repository, act, tag=tag, digest=digest)
-            self._contents.facts.touch(txn, repo, act.at)
+            if self._protected(txn, repository, [tag]):
+                raise immutable_tag(tag)
+            self._untag(txn, repository, repo, tag, act)
 
         await self._run(operation)
+
+    async def expire_tag(
+        self, repository: RepositoryName, tag: Tag, *, pushed_at: float, act: Act
+    ) -> bool:
+        def operation(txn: lmdb.Transaction) -> bool:
+            repo = self._contents.id(txn, repository)
+            if repo is None or self._contents.facts.pushed_at(txn, repo, tag.encode()) != pushed_at:
+                return False
+            if self._protected(txn, repository, [tag]):
+                return False
+            key = self._untag(txn, repository, repo, tag, act)
+            if not self._contents.is_needed(txn, repo, key):
+                self._remove(txn, repository, repo, key, act)
+            return True
+
+        return await self._run(operation)
+
+    # --- pieces of operations -------------------------------------------------------------------
+
+    def _untag(
+        self, txn: lmdb.Transaction, repository: RepositoryName, repo: bytes, tag: Tag, act: Act
+    ) -> bytes:
+        """Remove a tag that is there; return the key of what it pointed at."""
+        key = bytes(txn.get(repo + tag.encode(), db=self._contents.tags) or b"")
+        project = self._ledger.require_project(txn, repository)
+        self._contents.untag(txn, project, repo, tag.encode())
+        self._note(txn, "delete", repository, act, tag=tag, digest=digest_of(key))
+        self._contents.facts.touch(txn, repo, act.at)
+        return key
+
+    def _remove(
+        self, txn: lmdb.Transaction, repository: RepositoryName, repo: bytes, key: bytes, act: Act
+    ) -> None:
+        """Remove a manifest that is there."""
+        project = self._ledger.require_project(txn, repository)
+        self._contents.remove(txn, project, repo, key)
+        self._contents.facts.touch(txn, repo, act.at)
+        self._note(txn, "delete", repository, act, digest=digest_of(key))
 
     def _note(
         self,
@@ -274,6 +311,25 @@ class LmdbRegistry:
     def _refuse_if_listed(self, txn: lmdb.Transaction, repo: bytes, digest: Digest) -> None:
         if any(True for _ in scan(txn, self._contents.listed_by, repo + digest_key(digest))):
             raise still_listed(digest)
+
+    def _refuse_to_move(
+        self, txn: lmdb.Transaction, repository: RepositoryName, tags: Sequence[Tag], key: bytes
+    ) -> None:
+        repo = self._contents.id(txn, repository)
+        if repo is None:
+            return
+        places = ((tag, txn.get(repo + tag.encode(), db=self._contents.tags)) for tag in tags)
+        moving = [tag for tag, place in places if place not in (None, key)]
+        if moving and (tag := self._protected(txn, repository, moving)):
+            raise immutable_tag(tag)
+
+    def _protected(
+        self, txn: lmdb.Transaction, repository: RepositoryName, tags: Sequence[str]
+    ) -> str | None:
+        """Return the first of some tags that is immutable."""
+        project = self._ledger.require_project(txn, repository)
+        rules = self._ledger.record(txn, project).tag_rules
+        return next((tag for tag in tags if rules.protects(tag)), None)
 
     def _require_references(
         self, txn: lmdb.Transaction, repository: RepositoryName, manifest: Manifest

@@ -107,7 +107,7 @@ def _manifest(found: Repository, digest: Digest) -> ListedManifest:
         media_type=manifest.media_type,
         artifact_type=manifest.artifact_type,
         size=facts.size,
-        tags=sorted(tag for tag, it in found.tags.items() if it == digest)[: ports.MAX_TAGS],
+        tags=found.tags_of(digest)[: ports.MAX_TAGS],
         platforms=list(manifest.platforms),
         subject=manifest.subject,
         referrer_count=sum(m.subject == digest for m, _ in found.manifests.values()),

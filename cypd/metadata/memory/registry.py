@@ -151,6 +151,8 @@ class MemoryRegistry:
         missing += [d for d in manifest.manifests if d not in found.manifests]
         if missing and not allow_sparse:
             raise OCIError(Code.MANIFEST_BLOB_UNKNOWN, detail={"missing": missing[:100]})
+        moving = [tag for tag in tags if found.tags.get(tag) not in (None, manifest.digest)]
+        self._state.require_mutable(repository, moving)
         self._state.require_room(repository, len(manifest.content), 0, manifest.digest)
         found = self._ensure(repository)
         found.push_count += 1
@@ -170,12 +172,30 @@ class MemoryRegistry:
             raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": digest})
         if found.lists(digest):
             raise still_listed(digest)
+        self._state.require_mutable(repository, found.tags_of(digest))
         del found.manifests[digest]
         found.tags = {tag: it for tag, it in found.tags.items() if it != digest}
         found.facts.pushed_at = act.at
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag, *, act: Act) -> None:
         found = self._get(repository)
-        if found.tags.pop(tag, None) is None:
+        if tag not in found.tags:
             raise OCIError(Code.MANIFEST_UNKNOWN, detail={"reference": tag})
+        self._state.require_mutable(repository, [tag])
+        del found.tags[tag]
         found.facts.pushed_at = act.at
+
+    async def expire_tag(
+        self, repository: RepositoryName, tag: Tag, *, pushed_at: float, act: Act
+    ) -> bool:
+        found = self._get(repository)
+        digest = found.tags.get(tag)
+        if digest is None or found.pushes[tag].pushed_at != pushed_at:
+            return False
+        if self._state.require_project(repository).tag_rules.protects(tag):
+            return False
+        await self.delete_tag(repository, tag, act=act)
+        manifest, _ = found.manifests[digest]
+        if not found.tags_of(digest) and not found.lists(digest) and manifest.subject is None:
+            await self.delete_manifest(repository, digest, act=act)
+        return True

@@ -1,7 +1,7 @@
 """What the stores in memory share, and what can be told by looking at all of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cypd.access import Act
@@ -9,8 +9,9 @@ from cypd.oci.digest import Digest
 from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
 from cypd.projects.ports import Member, Project, Totals, Usage
+from cypd.projects.tag_rules import TagRules
 from cypd.registry.inventory_ports import MAX_SIZE
-from cypd.registry.ports import Upload, no_project, over_quota
+from cypd.registry.ports import Upload, immutable_tag, no_project, over_quota
 
 
 @dataclass
@@ -41,6 +42,10 @@ class Repository:
     def lists(self, digest: Digest) -> bool:
         """Tell whether a manifest lists the digest."""
         return any(digest in (*m.blobs, *m.manifests) for m, _ in self.manifests.values())
+
+    def tags_of(self, digest: Digest) -> list[Tag]:
+        """Return the tags of a manifest."""
+        return sorted(tag for tag, it in self.tags.items() if it == digest)
 
     def sizes(self) -> dict[Digest, int]:
         """Return all content with its sizes."""
@@ -106,6 +111,13 @@ class State:
         if project is None:
             raise no_project(repository)
         return project
+
+    def require_mutable(self, repository: RepositoryName, tags: Sequence[Tag]) -> None:
+        """Refuse to move or delete a tag that is immutable."""
+        rules = self.require_project(repository).tag_rules if tags else TagRules()
+        for tag in tags:
+            if rules.protects(tag):
+                raise immutable_tag(tag)
 
     def require_room(
         self, repository: RepositoryName, size: int, own: int = 0, digest: Digest | None = None
