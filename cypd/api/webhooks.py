@@ -187,7 +187,7 @@ class WebhookHandlers:
             ),
             Route(
                 "POST", f"{one}/test", self.test, in_projects(Scope.WRITE),
-                answer=Delivery, refusals=(*_HIDDEN, Code.WEBHOOK_FAILED),
+                answer=Delivery, refusals=(*_HIDDEN, Code.WEBHOOK_FAILED, Code.TOO_MANY_REQUESTS),
                 tag="webhooks", summary="Send a test event, once and now",
             ),
             Route(

@@ -20,7 +20,7 @@ from cypd.webhooks.targets import Targets
 
 MAX_ANSWER = 64 << 10
 MAX_HEADERS, MAX_HEADER = 20, 4096
-_PER_HOST = 4
+_PER_HOST = 32  # who posts bounds what a target gets; several webhooks may share a host
 # A name may have thousands of addresses, and after each failure the client tries all that are left
 # anew: unbounded, one delivery would dial for all the time it has.
 _MAX_ADDRESSES = 4

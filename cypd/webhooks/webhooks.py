@@ -32,6 +32,7 @@ MAX_WEBHOOKS = 50
 MASK = "***"
 """What stands for a header's value: given back as it was shown, it stays what it is."""
 _READ_STEP = 256
+_TESTS_AT_ONCE = 8  # each may take as long as a receiver has
 
 
 class Settings(NamedTuple):
@@ -65,6 +66,7 @@ class Webhooks:
         self._targets = targets
         self._seal = seal
         self._sender = sender
+        self._testing = 0
 
     async def list(self, principal: Principal, project_id: str | None) -> Sequence[Webhook]:
         """Return the webhooks of a project, or all that the principal may see; oldest first.
@@ -129,10 +131,12 @@ class Webhooks:
     async def test(self, principal: Principal, webhook_id: str, act: Act) -> Delivery:
         """Send a test event once, now, and return it as it is kept among the deliveries.
 
-        Raises WEBHOOK_FAILED if it was in vain, and as ``get``.
+        Raises WEBHOOK_FAILED if it was in vain, TOO_MANY_REQUESTS, and as ``get``.
         """
         webhook = self.get(principal, webhook_id)
         project = self._access.require(principal, Action.SETTINGS, webhook.project_id)
+        if self._testing >= _TESTS_AT_ONCE:
+            raise Refusal(Code.TOO_MANY_REQUESTS, headers={"Retry-After": "5"})
         document: dict[str, Any] = {
             "event": TEST,
             "event_id": str(uuid.uuid4()),
@@ -150,7 +154,11 @@ class Webhooks:
             body=msgspec.json.encode(document),
             created_at=act.at,
         )
-        attempt = await self._sender.attempt(webhook, delivery)
+        self._testing += 1
+        try:
+            attempt = await self._sender.attempt(webhook, delivery)
+        finally:
+            self._testing -= 1
         kept = await self._store.keep_test(delivery, attempt)
         if not attempt.succeeded:
             raise Refusal(Code.WEBHOOK_FAILED)
