@@ -1,5 +1,8 @@
 """Pulling, pushing and deleting manifests and tags (end-3, end-7, end-9)."""
 
+import time
+
+from cypd.access import Act
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import manifest_path
 from cypd.oci.errors import Code, OCIError
@@ -29,8 +32,7 @@ class ManifestHandlers:
         if isinstance(call.reference, Digest):
             headers.append(IMMUTABLE)
         if not call.is_head:  # clients ask with HEAD whether there is anything new
-            tag = call.reference if isinstance(call.reference, Tag) else None
-            self._pulls.note(call.repository, manifest.digest, tag, call.act)
+            self._note(call, manifest.digest)
         if is_known(call, manifest.digest):
             await call.answer_empty(304, headers)
         elif call.is_head:
@@ -41,6 +43,13 @@ class ManifestHandlers:
                 await send_content(call, content, headers, None)
             finally:
                 content.close()
+
+    def _note(self, call: Call, digest: Digest) -> None:
+        tag = call.reference if isinstance(call.reference, Tag) else None
+        # Without a trace id, which would cost as much as all the rest: pulls are told of in sums.
+        who = call.principal
+        act = Act(time.time(), who.user_id, who.name, call.address)
+        self._pulls.note(call.repository, digest, tag, act)
 
     async def put(self, call: Call) -> None:
         """Store a manifest by tag or digest, and with ``?tag=`` under more tags."""
