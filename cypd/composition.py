@@ -76,7 +76,7 @@ _ACCOUNTS_SECONDS = 30.0
 _EVENTS_SECONDS = 60.0
 _SENDER_SECONDS = 1.0
 _AUDIT_ENTRIES = 1_000_000
-_RETENTION_SECONDS = 3600.0
+_RETAIN_SECONDS = 3600.0
 _KEY_CHARACTERS = 32
 
 OnFatal = Callable[[Fatal], None]
@@ -222,9 +222,7 @@ async def registry(
                 upkeep.create_task(
                     _repeat("pulls", config.events.pull_interval, pulls.flush, on_fatal)
                 ),
-                upkeep.create_task(
-                    _repeat("retention", _RETENTION_SECONDS, retention.run, on_fatal)
-                ),
+                upkeep.create_task(_repeat("retention", _RETAIN_SECONDS, retention.run, on_fatal)),
                 upkeep.create_task(_check_readers(metadata)),
             ]
             yield logged(compose(parts.v2(), api, health), config.log.requests), health

@@ -186,7 +186,7 @@ async def test_what_changed_meanwhile_does_not_expire(metadata: Metadata) -> Non
 async def test_what_expires_is_an_event(tmp_path: Path) -> None:
     """Of the tag, and of the manifest, as when somebody deletes them, by the registry itself."""
     store = LmdbMetadata(tmp_path / "metadata", 16 << 20)
-    create_projects(store.projects, "library")
+    await store.projects.create_project(project("library"))
     await put(store, ONE, LATEST)
     act = Act(5.0, name="retention")
     assert await store.registry.expire_tag(APP, LATEST, pushed_at=1.0, act=act)

@@ -23,13 +23,7 @@ def stands_for(pattern: str, text: str) -> bool:
 class Counted(str):
     """A text that counts how often it is looked at."""
 
-    __slots__ = ("looks",)
-
-    def __new__(cls, text: str) -> "Counted":
-        """Count from nothing."""
-        self = super().__new__(cls, text)
-        self.looks = 0
-        return self
+    looks = 0
 
     def __getitem__(self, place: object) -> str:
         """Count, and look."""

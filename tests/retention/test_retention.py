@@ -11,6 +11,7 @@ from cypd.access import Act, Principal
 from cypd.metadata.memory import MemoryMetadata
 from cypd.oci.names import Tag
 from cypd.projects.access import ProjectAccess
+from cypd.projects.ports import Changes
 from cypd.projects.tag_rules import RetentionRule, TagRules
 from cypd.refusals import Code, Refusal
 from cypd.registry.inventory_ports import Window
@@ -48,6 +49,16 @@ class House:
             delete_enabled=delete_enabled,
         )
 
+    async def begin(self, rules: TagRules) -> None:
+        """Create the project with its rules."""
+        await self.metadata.projects.create_project(LIBRARY)
+        await self.set_rules(rules)
+
+    async def set_rules(self, rules: TagRules) -> None:
+        """Give the project other rules."""
+        changes = Changes(updated_at=2.0, tag_rules=rules)
+        await self.metadata.projects.change_project(LIBRARY.id, changes)
+
     async def push(self, repository: str, tag: str, layer: bytes = b"", age: float = 9.0) -> None:
         """Push an image that many days ago."""
         await self.metadata.registry.put_manifest(
@@ -73,9 +84,10 @@ async def test_a_round_takes_what_the_dry_run_tells(
 ) -> None:
     """No tag more and none less, and a second round finds nothing to do."""
     house = House()
-    await house.begin(rules)
+    await house.begin(TagRules())
     for repository, tag, layer, age in pushed:
         await house.push(repository, tag, layer, age)
+    await house.set_rules(rules)
     before = house.tags()
     trial = await house.dry_run(rules)
     assert before == house.tags()
