@@ -276,6 +276,7 @@ class _Parts:
             on_fatal=self.on_fatal,
             require_space=self.space.require,
             record=self.audit.record,
+            is_set_aside=access.is_set_aside,
         )
 
     def api(self) -> Api:

@@ -15,11 +15,11 @@ from msgspec import UNSET
 from cypd.access import ANONYMOUS, Principal
 from cypd.api.decoding import parse_body, parse_query
 from cypd.api.docs import Docs
-from cypd.api.envelope import POLICY, SUCCESS, Envelope, prefers_english
+from cypd.api.envelope import POLICY, Envelope, prefers_english
 from cypd.api.errors import RETRY_SECONDS, translate
 from cypd.api.routes import PREFIX, Access, Call, Document, Route, Stream
 from cypd.api.streams import until_gone
-from cypd.audit.ports import Record
+from cypd.audit.ports import SUCCESS, Record
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.logs import trace_id
 from cypd.oci.errors import OCIError

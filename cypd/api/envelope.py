@@ -9,9 +9,9 @@ import msgspec
 from blacksheep import Content, Response, StreamedContent
 
 from cypd.api.routes import Document, Stream
+from cypd.audit.ports import SUCCESS
 from cypd.refusals import Refusal
 
-SUCCESS = 20000
 JSON = "application/json"
 # What somebody named or described must never run in a browser.
 POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"

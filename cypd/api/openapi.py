@@ -9,8 +9,9 @@ from typing import Any, get_args
 import msgspec
 
 import cypd
-from cypd.api.envelope import JSON, SUCCESS
+from cypd.api.envelope import JSON
 from cypd.api.routes import Document, Route, Stream
+from cypd.audit.ports import SUCCESS
 from cypd.refusals import Code
 
 Schema = dict[str, Any]

@@ -7,6 +7,9 @@ import msgspec
 
 from cypd.access import Act
 
+SUCCESS = 20000
+"""The outcome of what was done."""
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One act."""

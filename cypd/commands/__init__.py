@@ -5,13 +5,28 @@ Each opens the metadata as a process of its own: the daemon sees every change at
 
 import argparse
 import contextlib
+import getpass
+import time
 from collections.abc import Callable, Iterator
 
+from cypd.audit.ports import SUCCESS, Entry
 from cypd.config import Config, ConfigError
 from cypd.daemon import require_root
 from cypd.metadata.lmdb import LmdbMetadata
 
 AddConfig = Callable[[argparse.ArgumentParser], None]
+
+
+async def note(metadata: LmdbMetadata, action: str, **target: str) -> None:
+    """Tell the audit log what the command line has done."""
+    entry = Entry(
+        at=time.time(),
+        action=action,
+        outcome=SUCCESS,
+        username=f"{getpass.getuser()} on the command line",
+        target=target,
+    )
+    await metadata.audit.append_audit(entry)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import orjson
 
-from cypd.commands import AddConfig, opened
+from cypd.commands import AddConfig, note, opened
 from cypd.config import Config
+from cypd.metadata.lmdb import LmdbMetadata
 from cypd.projects.ports import UNLIMITED, Changes, Project, ProjectStore, Usage
 from cypd.projects.projects import MAX_QUOTA, storage_of
 from cypd.refusals import Code, Refusal
@@ -69,7 +70,7 @@ def _quota(config: Config, options: argparse.Namespace) -> int:
         project = standing.project
         if options.bytes is not None:
             changes = Changes(updated_at=time.time(), storage_quota=options.bytes)
-            project = asyncio.run(metadata.projects.change_project(project.id, changes))
+            project = asyncio.run(_change(metadata, project, changes))
         usage = metadata.projects.usage(project.id)
     if options.json:
         print(orjson.dumps(_document(project, usage)).decode())
@@ -80,6 +81,13 @@ def _quota(config: Config, options: argparse.Namespace) -> int:
     print(f"reserved  {_readable(storage.reserved)}")
     print(f"left      {_readable(storage.left)}")
     return 0
+
+
+async def _change(metadata: LmdbMetadata, project: Project, changes: Changes) -> Project:
+    changed = await metadata.projects.change_project(project.id, changes)
+    quota = str(changed.storage_quota)
+    await note(metadata, "projects.update", name=project.name, storage_quota=quota)
+    return changed
 
 
 def _all(store: ProjectStore) -> Iterator[Project]:

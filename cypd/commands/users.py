@@ -10,7 +10,7 @@ import orjson
 
 from cypd.accounts.ports import User
 from cypd.accounts.users import Users
-from cypd.commands import AddConfig, opened
+from cypd.commands import AddConfig, note, opened
 from cypd.composition import build_accounts
 from cypd.config import Config
 from cypd.daemon import require_root
@@ -27,7 +27,7 @@ def add(
 
     def action(name: str, told: str, command: Callable[[Config, argparse.Namespace], int]) -> None:
         parser = actions.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
-        parser.set_defaults(command=command)
+        parser.set_defaults(command=command, action=name)
         parser.add_argument("--json", action="store_true", help="print JSON")
         add_config(parser)
         if name != "list":
@@ -74,7 +74,7 @@ def _add(config: Config, options: argparse.Namespace) -> int:
         user = await users.create(options.name, options.email, password, is_admin=options.admin)
         _tell(user, options)
 
-    return _with_users(config, run)
+    return _with_users(config, run, options)
 
 
 def _changing(
@@ -90,7 +90,7 @@ def _changing(
             await apply(users, user)
             _tell(users.get(user.id), options)
 
-        return _with_users(config, run)
+        return _with_users(config, run, options)
 
     return command
 
@@ -112,12 +112,20 @@ def _reset_mfa(_: argparse.Namespace) -> Change:
     return lambda users, user: users.administer(user.id, reset_mfa=True)
 
 
-def _with_users(config: Config, run: Callable[[Users], Awaitable[None]]) -> int:
+def _with_users(
+    config: Config,
+    run: Callable[[Users], Awaitable[None]],
+    change: argparse.Namespace | None = None,
+) -> int:
+    """Run something with the users; what changes one is told to the audit log."""
+
     async def work() -> None:
         with opened(config) as metadata:
             accounts = build_accounts(config, require_root(config), metadata.accounts)
             try:
                 await run(accounts.users)
+                if change is not None:
+                    await note(metadata, f"users.{change.action}", username=change.name)
             finally:
                 accounts.hasher.close()
 

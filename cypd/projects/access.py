@@ -145,6 +145,13 @@ class ProjectAccess:
             await asyncio.sleep(0)  # others have their turn, however many projects there are
         return found
 
+    def is_set_aside(self, principal: Principal, repository: RepositoryName) -> bool:
+        """Tell whether only being an administrator lets a principal push to a repository."""
+        if not principal.is_admin:
+            return False
+        standing = self._store.standing(repository.project, principal.user_id)
+        return standing is not None and (standing.role or Role.GUEST) < _ROLES[Action.PUSH]
+
     def role(self, principal: Principal, project: Project) -> Role | None:
         """Return a principal's role in a project."""
         member = self._store.member(project.id, principal.user_id) if principal.user_id else None

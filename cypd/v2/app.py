@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from cypd.access import Action, Admission, Authenticator, Policy
-from cypd.audit.ports import Record
+from cypd.access import Action, Admission, Authenticator, Policy, Principal
+from cypd.audit.ports import SUCCESS, Record
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.logs import trace_id
 from cypd.oci.endpoints import Endpoint, parse
 from cypd.oci.errors import Code, OCIError
+from cypd.oci.names import RepositoryName
 from cypd.refusals import Refusal
 from cypd.registry.blobs import Blobs
 from cypd.registry.catalog import Catalog
@@ -28,7 +29,6 @@ from cypd.v2.uploads import UploadHandlers
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = b"5"
-_DONE = 20000  # the code of the product's own API for what was done
 _WORDS = {
     401: Code.UNAUTHORIZED,
     403: Code.DENIED,
@@ -52,7 +52,7 @@ class Route(NamedTuple):
     takes_space: bool = False
     """Refused on a disk that is almost full."""
     audited: str = ""
-    """What the audit log calls it; empty: it is not told."""
+    """What the audit log calls it; empty: it is not told. Of pushes those of administrators are."""
 
 
 class V2:
@@ -75,6 +75,7 @@ class V2:
         on_fatal: Callable[[Fatal], None],
         require_space: Callable[[], None],
         record: Record,
+        is_set_aside: Callable[[Principal, RepositoryName], bool],
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
@@ -85,6 +86,7 @@ class V2:
         self._on_fatal = on_fatal
         self._require_space = require_space
         self._record = record
+        self._is_set_aside = is_set_aside
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
         manifest = ManifestHandlers(manifests, pulls)
@@ -97,7 +99,13 @@ class V2:
             Endpoint.BLOB_GET: Route(Action.PULL, blob.get),
             Endpoint.BLOB_DELETE: Route(Action.DELETE, blob.delete, audited="blobs.delete"),
             Endpoint.MANIFEST_GET: Route(Action.PULL, manifest.get),
-            Endpoint.MANIFEST_PUT: Route(Action.PUSH, manifest.put, begins=True, takes_space=True),
+            Endpoint.MANIFEST_PUT: Route(
+                Action.PUSH,
+                manifest.put,
+                begins=True,
+                takes_space=True,
+                audited="manifests.push",
+            ),
             Endpoint.MANIFEST_DELETE: Route(
                 Action.DELETE, manifest.delete, audited="manifests.delete"
             ),
@@ -147,10 +155,14 @@ class V2:
         if route.begins:
             await self._admit(call.principal, call.repository)
         await route.handler(call)
-        if route.audited:
+        if route.audited and (route.action is Action.DELETE or self._is_foreign(call)):
             target = {"repository": call.repository, "reference": str(call.reference)}
             project = call.repository.project
-            await self._record(call.act, route.audited, _DONE, target=target, project=project)
+            await self._record(call.act, route.audited, SUCCESS, target=target, project=project)
+
+    def _is_foreign(self, call: Call) -> bool:
+        """Tell whether it is an administrator's act, which a member's would not be told of."""
+        return self._is_set_aside(call.principal, call.repository)
 
     def _require_allowed(self, call: Call, action: Action | None) -> None:
         principal, repository = call.principal, call.target.repository

@@ -1,6 +1,7 @@
 """``/api/v1/audit-logs``: who did what, to what, when, from where, and what came of it."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,3 +126,37 @@ def test_no_secret_is_in_the_log(daemon: Daemon) -> None:
     assert "user.change_password" in text
     for secret in (made["token"], token, sign_in(daemon), PASSWORD, *change.values()):
         assert secret not in text
+
+
+def test_the_command_line_is_told_of(daemon: Daemon) -> None:
+    """What is changed beside the daemon is in the log too, with who sat at the machine."""
+    project(daemon, "by-hand")
+    for command in (["user", "disable", "admin-no-more"], ["project", "quota", "by-hand", "1GiB"]):
+        if command[0] == "user":
+            person(daemon, command[2])
+        done = subprocess.run(
+            [daemon.command[0], *command],
+            env={"PATH": "/usr/bin:/bin", "CYPD_STORAGE_ROOT": str(daemon.state), "USER": "ada"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    (disabled,) = entries(daemon, "keyword=admin-no-more&action=users.disable")
+    (quota,) = entries(daemon, "keyword=by-hand&action=projects.update")
+
+    assert "ada on the command line" == disabled["username"] == quota["username"]
+    assert {"name": "by-hand", "storage_quota": str(1 << 30)} == quota["target"]
+
+
+def test_an_administrators_push_is_told(daemon: Daemon) -> None:
+    """Into a project of others it is an act of office; into their own it is a push like any."""
+    token, _ = person(daemon, "host")
+    made = str(api(daemon, "POST", "/projects", {"name": "hosts-own"}, token=token)["id"])
+    own = project(daemon, "admins-own")
+    for name in ("hosts-own", "admins-own"):
+        push(daemon, f"{name}/app", "v1")
+
+    (told,) = entries(daemon, f"project_id={made}&action=manifests")
+    assert ("manifests.push", "admin") == (told["action"], told["username"])
+    assert not entries(daemon, f"project_id={own}&action=manifests")

@@ -195,6 +195,7 @@ def build(
         on_fatal=fatal.append,
         require_space=require_space,
         record=unrecorded,
+        is_set_aside=access.is_set_aside,
     )
     admin, other, anonymous = (Client(application, user, "x") for user in ("admin", "other", ""))
     return Registry(

@@ -5,47 +5,6 @@ never again. (A hash of the name would save the look-up of the id, but xxh3 is n
 hash: who finds two names of one hash reads another's repository.) Projects, users, their tokens and
 their sessions are the 16 bytes of their UUIDs.
 
-database       key                                        value
-=============  =========================================  =====================================
-repositories   name                                       id
-tags           id, tag                                    digest
-tagged         id, digest, tag                            (nothing)
-manifests      id, digest                                 ``ManifestRecord``
-references     id, digest                                 ``References``: what it points at
-listed_by      id, digest, digest of the listing one      (nothing)
-referrers      id, subject's digest, digest               descriptor, JSON
-links          id, digest                                 size, 8 bytes
-holders        digest, id                                 name of the repository
-uploads        session id                                 ``Upload``
-users          user's id                                  ``User``
-user_names     name                                       user's id
-user_emails    email address                              user's id
-tokens         SHA-256 of a personal access token         ``PersonalToken``
-tokens_of      user's id, token's id                      SHA-256 of the token
-sessions       session's id                               ``Session``
-sessions_of    user's id, session's id                    (nothing)
-failures       hash of an account or address              count, since when
-projects       project                                    ``Project``
-project_names  name                                       project
-members        project, user                              ``Member``
-charges        digest, project                            size, how many rows hold it
-usage          project                                    ``Usage``, 4 numbers
-events         number, 8 bytes                            ``Event``
-webhooks       webhook's id                               ``Webhook``
-webhooks_of    project, webhook's id                      (nothing)
-deliveries     webhook's id, number                       ``Delivery``
-delivery_ids   webhook's id, delivery's id                number
-due            webhook's id, hash of repository, number   when to try, 8 bytes
-webhook_stati  webhook's id                               ``Statistics``
- stics
-audit          number                                     ``Entry``
-audit_of       project, number                            (nothing)
-meta           ``schema``, ``repositories``,              version, last id given,
-               ``uploads:`` owner, ``totals``,            how many are open, ``Totals``
-               ``events``, ``fanned_out``,                last number given, last one that all
-               ``deliveries``, ``audit``                  webhooks were asked about
-=============  =========================================  =====================================
-=======
 ================  ==========================================  =====================================
 database          key                                         value
 ================  ==========================================  =====================================
