@@ -224,7 +224,8 @@ class MetadataStore(Protocol):
         Raises MANIFEST_BLOB_UNKNOWN, with the digests that lack, if the repository does not hold
         what the manifest references, unless ``allow_sparse``. A subject need not exist. With
         ``inline`` the content is kept here, else the blob storage has it. Repeating it
-        is a push again, and changes nothing else. Raises DENIED (409) with the ``tag`` if an immutable one points elsewhere.
+        is a push again, and changes nothing else. Raises DENIED (409) with the ``tag`` if an
+        immutable one points elsewhere.
         """
         ...
 
