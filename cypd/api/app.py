@@ -39,6 +39,8 @@ _TOLD = (
 )  # fmt: skip
 # Requests that were no acts: ill-formed ones, and those of which there are too many.
 _NO_ACTS = {400, 413, 429}
+# How signing in ends where it does not succeed.
+_PROOFS = {Code.WRONG_PASSWORD, Code.SECOND_FACTOR_WRONG, Code.ACCOUNT_DISABLED}
 # HEAD is answered wherever GET is (RFC 9110 9.3.2).
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -147,11 +149,7 @@ class Api:
         self, route: Route, call: Call, inputs: dict[str, Any], error: Exception | None
     ) -> None:
         """Tell the audit log, if it is of interest: not who only mistyped, or is sent away."""
-        code = Code.INTERNAL
-        if isinstance(error, Refusal):
-            code = error.code
-        is_nobody = call.principal == ANONYMOUS and not (route.access and route.access.is_open)
-        if not route.is_audited or is_nobody or (error and code.status in _NO_ACTS):
+        if not route.is_audited or not _is_act(route, call, error):
             return
         given = {name: getattr(inputs.get("body"), name, None) for name in _TOLD}
         target = {name: str(value) for name, value in given.items() if value not in (None, UNSET)}
@@ -163,8 +161,9 @@ class Api:
         await self._record(
             call.act,
             route.action,
-            code.number if error else SUCCESS,
+            _outcome(error),
             target=target | facts,
+            project=call.path.get("repo", "").partition("/")[0],
             project_id=project_id,
         )
 
@@ -230,6 +229,28 @@ class Api:
         if isinstance(error, Fatal):
             self._on_fatal(error)
         return Refusal(Code.INTERNAL)
+
+
+def _outcome(error: Exception | None) -> int:
+    """Return the code that a call is answered with."""
+    if error is None:
+        return SUCCESS
+    return error.code.number if isinstance(error, Refusal) else Code.INTERNAL.number
+
+
+def _is_act(route: Route, call: Call, error: Exception | None) -> bool:
+    """Tell whether what was asked for is an act that somebody answers for.
+
+    Nobody is somebody who proves it here, or fails to: the throttle bounds how often. All else
+    that nobody asks for could fill the log.
+    """
+    code = error.code if isinstance(error, Refusal) else None
+    if code is not None and code.status in _NO_ACTS:
+        return False
+    if call.principal != ANONYMOUS:
+        return True
+    is_open = route.access is not None and route.access.is_open
+    return is_open and (error is None or code in _PROOFS)
 
 
 def _tame(scope: Scope) -> Scope:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from cypd.doors.asgi import Receive
 
@@ -14,19 +15,19 @@ async def until_gone(
     What is silent for long would otherwise notice that only when it speaks.
     """
     gone = asyncio.create_task(_wait_until_gone(receive))
+    step: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(pieces, None))
     try:
         while True:
-            step = asyncio.ensure_future(anext(pieces, None))
-            await asyncio.wait({step, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not step.done():
-                step.cancel()
-                await asyncio.wait({step})
-                return
-            if (piece := await step) is None:
+            either: set[asyncio.Future[Any]] = {step, gone}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not step.done() or (piece := step.result()) is None:
                 return
             yield piece
+            step = asyncio.ensure_future(anext(pieces, None))
     finally:
         gone.cancel()
+        step.cancel()
+        await asyncio.wait({step})  # a generator that still runs can't be closed
         await pieces.aclose()
 
 

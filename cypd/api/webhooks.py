@@ -256,15 +256,17 @@ class WebhookHandlers:
             body.is_active,
             _policy(body.retry_policy) if body.retry_policy else None,
         )
-        return _webhook(await self._webhooks.update(call.principal, call.path["id"], settings))
+        webhook = self._own(call)
+        return _webhook(await self._webhooks.update(call.principal, webhook.id, settings))
 
     async def delete(self, call: Call) -> None:
         """Remove a webhook."""
-        await self._webhooks.delete(call.principal, call.path["id"])
+        await self._webhooks.delete(call.principal, self._own(call).id)
 
     async def test(self, call: Call) -> Delivery:
         """Send a test event."""
-        return _delivery(await self._webhooks.test(call.principal, call.path["id"], call.act))
+        webhook = self._own(call)
+        return _delivery(await self._webhooks.test(call.principal, webhook.id, call.act))
 
     async def statistics(self, call: Call) -> Statistics:
         """Tell how a webhook has fared."""
@@ -278,6 +280,12 @@ class WebhookHandlers:
             last_success_at=_moment(found.last_success_at),
             last_failure_at=_moment(found.last_failure_at),
         )
+
+    def _own(self, call: Call) -> ports.Webhook:
+        """Return the webhook of a path, and let the audit log know whose it is."""
+        webhook = self._webhooks.get(call.principal, call.path["id"])
+        call.facts["project_id"] = webhook.project_id
+        return webhook
 
     # --- deliveries -----------------------------------------------------------------------------
 
@@ -303,10 +311,8 @@ class WebhookHandlers:
 
     async def redeliver(self, call: Call) -> Delivery:
         """Deliver an event anew."""
-        path = call.path
-        return _delivery(
-            await self._webhooks.deliver_anew(call.principal, path["id"], path["deliveryId"])
-        )
+        webhook, delivery_id = self._own(call), call.path["deliveryId"]
+        return _delivery(await self._webhooks.deliver_anew(call.principal, webhook.id, delivery_id))
 
 
 def _moment(seconds: float | None) -> datetime | None:

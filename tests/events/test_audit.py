@@ -3,13 +3,14 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.daemon import PASSWORD, Daemon
 from tests.events.test_streams import person, push
-from tests.webhooks.sink import api, project, sign_in
+from tests.webhooks.sink import api, hook, project, sign_in
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,39 @@ def test_a_pull_and_a_mistake_leave_no_row(daemon: Daemon) -> None:
     assert nobody.status == 401
 
     assert before == api(daemon, "GET", "/audit-logs")["total"]
+
+
+def test_what_belongs_to_a_project_is_told_to_its_owners(daemon: Daemon) -> None:
+    """Its webhooks and tags are named by other ids than its own."""
+    made = project(daemon, "belongs")
+    created = hook(daemon, made, "https://example.com/")
+    api(daemon, "PUT", f"/webhooks/{created}", {"name": "other"})
+    api(daemon, "DELETE", f"/webhooks/{created}")
+    push(daemon, "belongs/app", "v1")
+    api(daemon, "DELETE", "/repositories/belongs/app/tags/v1")
+
+    assert [
+        "repositories.delete_tag",
+        "webhooks.delete",
+        "webhooks.update",
+        "webhooks.create",
+    ] == [it["action"] for it in entries(daemon, f"project_id={made}")]
+
+
+def test_nobody_fills_the_log(tmp_path: Path) -> None:
+    """What is refused to who has not signed in leaves no row, but for what the throttle counts."""
+    with Daemon(tmp_path) as daemon:
+        before = api(daemon, "GET", "/audit-logs")["total"]
+        account = {"username": "nobody", "email": "n@example.com", "password": "long enough"}
+        proof = {"mfa_token": "none", "code": "123456"}
+        for path, document in (("/auth/register", account), ("/auth/mfa/verify", proof)):
+            body = json.dumps(document).encode()
+            headers = {"Content-Type": "application/json"}
+            url = f"/api/v1{path}"
+            answer = daemon.request("POST", url, headers=headers, body=body, auth=False)
+            assert answer.status in {401, 403}
+
+        assert before == api(daemon, "GET", "/audit-logs")["total"]
 
 
 def test_owners_see_what_is_theirs(daemon: Daemon) -> None:
