@@ -35,10 +35,13 @@ def settings(name: str) -> list[str]:
 
 def test_the_units_are_understood(tmp_path: Path) -> None:
     """systemd-analyze verify finds nothing to say, once the program is where it looks for it."""
+    additions = tmp_path / "cypd.service.d"
+    additions.mkdir()
     for unit in UNITS.iterdir():
         text = unit.read_text().replace("/opt/cypd/bin/cypd", Daemon.command[0])
-        (tmp_path / unit.name).write_text(text)
-    done = analyze("verify", *map(str, tmp_path.iterdir()))
+        folder = additions if unit.suffix == ".conf" else tmp_path
+        (folder / unit.name).write_text(text)
+    done = analyze("verify", *(str(it) for it in tmp_path.iterdir() if it.is_file()))
 
     assert (done.returncode, done.stderr) == (0, "")
 
