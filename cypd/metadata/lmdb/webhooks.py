@@ -34,6 +34,8 @@ class LmdbWebhooks:
         self._begin = environment.lmdb.begin
         self._run = environment.writer.run
         self._journal = journal
+        self._caught_up_at = -1
+        """The last event when no webhook had anything left to be told."""
         database = environment.database
         self._meta = database("meta")
         self._projects = database("projects")
@@ -174,14 +176,20 @@ class LmdbWebhooks:
 
     async def fan_out(self, *, limit: int, window: int) -> bool:
         with self._begin() as txn:
-            keys = [key for key, _ in scan(txn, self._webhooks, b"")]
-            keys = [key for key in keys if self._is_behind(txn, key, window)]
+            last = self._journal.last(txn)
+            if last == self._caught_up_at:
+                return False
+            every = [key for key, _ in scan(txn, self._webhooks, b"")]
+            lagging = [key for key in every if self._is_lagging(txn, key)]
+            keys = [key for key in lagging if self._has_room(txn, key, window)]
+        if not lagging:
+            self._caught_up_at = last
         if not keys:
             return False
 
         def operation(txn: lmdb.Transaction) -> None:
             for key in keys:
-                if self._is_behind(txn, key, window):
+                if self._is_lagging(txn, key):
                     self._tell(txn, key, limit)
 
         await self._run(operation)
@@ -191,7 +199,7 @@ class LmdbWebhooks:
         def operation(txn: lmdb.Transaction) -> bool:
             told = self._journal.last(txn)
             for key, _ in scan(txn, self._webhooks, b""):
-                if self._is_behind(txn, key, window):
+                if self._is_lagging(txn, key) and self._has_room(txn, key, window):
                     told = min(told, self._cursor(txn, key))
             return self._journal.trim(txn, keep=keep, before=before, told=told)
 
@@ -282,15 +290,16 @@ class LmdbWebhooks:
     def _cursor(self, txn: lmdb.Transaction, key: bytes) -> int:
         return int.from_bytes(txn.get(key, db=self._cursors) or b"", "big")
 
-    def _is_behind(self, txn: lmdb.Transaction, key: bytes, window: int) -> bool:
-        """Tell whether there is something to be told to a webhook that has room for it."""
+    def _is_lagging(self, txn: lmdb.Transaction, key: bytes) -> bool:
+        """Tell whether there is something that a webhook was not told of yet."""
         webhook = self._webhook(txn, key)
         if webhook is None or not webhook.is_active:
             return False
-        if self._statistics_of(txn, key).pending >= window:
-            return False
         project = _key(webhook.project_id)
         return self._journal.has_some_of(txn, project, self._cursor(txn, key))
+
+    def _has_room(self, txn: lmdb.Transaction, key: bytes, window: int) -> bool:
+        return self._statistics_of(txn, key).pending < window
 
     def _tell(self, txn: lmdb.Transaction, key: bytes, limit: int) -> None:
         webhook = self._webhook(txn, key)
