@@ -91,6 +91,7 @@ def refusal(client: Client, reference: str) -> str:
 
 
 @pytest.mark.skipif(not os.environ.get("CI"), reason="takes three minutes; CI=true runs it")
+@pytest.mark.waits
 @pytest.mark.timeout(LONG * 2)
 def test_a_long_push_outlives_its_token(town: Daemon, new_client: NewClient, scratch: Path) -> None:
     """A token of 60 seconds is good for a push of three minutes, by docker and by chunks."""
