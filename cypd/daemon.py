@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cypd
-from cypd import composition, systemd
+from cypd import systemd
+from cypd.composition import registry
 from cypd.config import Config, ConfigError
 from cypd.doors.asgi import Application
 from cypd.doors.plain import Limits, PlainDoor, bind
 from cypd.doors.tls import CertificateError, Certificates, TlsDoor
+from cypd.exits import EXIT_FATAL
 from cypd.registry.ports import Fatal
 
 log = logging.getLogger(__name__)
 
-EXIT_FATAL = 70  # sysexits.h EX_SOFTWARE: the storage can't be trusted, restart
 _CLOSE_SECONDS = 30.0  # after the last request: queued writes, and threads
 
 Doors = Sequence[PlainDoor | TlsDoor]
@@ -85,7 +86,7 @@ async def serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with composition.registry(config, root, on_fatal) as (application, health):
+    async with registry(config, root, on_fatal) as (application, health):
         doors = await _open(application, config, certificates, plain, tls)
         gc.freeze()  # what was built to stay need not be looked at again by the collector
         addresses = _addresses(plain, tls)

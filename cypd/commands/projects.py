@@ -2,53 +2,24 @@
 
 import argparse
 import asyncio
-import re
 import time
 from collections.abc import Iterator
 
 import orjson
 
-from cypd.commands import AddConfig, note, opened
+from cypd.commands.sizes import readable
+from cypd.commands.store import note, opened
 from cypd.config import Config
 from cypd.metadata.lmdb import LmdbMetadata
-from cypd.projects.ports import UNLIMITED, Changes, Project, ProjectStore, Usage
-from cypd.projects.projects import MAX_QUOTA, storage_of
+from cypd.projects.ports import Changes, Project, ProjectStore, Usage
+from cypd.projects.projects import storage_of
 from cypd.refusals import Code, Refusal
 
 _PAGE = 256
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_BYTES = re.compile(r"([0-9]{1,19})([KMGT]?)(?:iB)?", re.ASCII)
 
 
-def add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add_config: AddConfig
-) -> None:
-    """Add the commands to a command line."""
-    project = commands.add_parser("project", help="look after projects and their quotas")
-    actions = project.add_subparsers(required=True, metavar="COMMAND")
-    listing = actions.add_parser(
-        "list", help="list the projects", description="List the projects, with what they take."
-    )
-    listing.set_defaults(command=_list)
-    quota = actions.add_parser(
-        "quota",
-        help="show or set a project's quota",
-        description="Show what a project takes of its quota, or set the quota; it holds at once.",
-    )
-    quota.add_argument("name", help="the project's name")
-    quota.add_argument(
-        "bytes",
-        nargs="?",
-        type=_parse_quota,
-        help="bytes, also as 512MiB, 10GiB or 2TiB; or unlimited",
-    )
-    quota.set_defaults(command=_quota)
-    for parser in (listing, quota):
-        parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
-        add_config(parser)
-
-
-def _list(config: Config, options: argparse.Namespace) -> int:
+def show_all(config: Config, options: argparse.Namespace) -> int:
+    """List the projects, with what they take."""
     with opened(config) as metadata:
         found = [(it, metadata.projects.usage(it.id)) for it in _all(metadata.projects)]
     if options.json:
@@ -57,12 +28,13 @@ def _list(config: Config, options: argparse.Namespace) -> int:
     print(f"{'NAME':<32} {'OPEN TO':<8} {'IMAGES':>8} {'USED':>12} {'QUOTA':>12}")
     for project, usage in found:
         reader = "all" if project.is_public else "members"
-        used, quota = _readable(usage.used), _readable(project.storage_quota)
-        print(f"{project.name:<32} {reader:<8} {usage.image_count:>8} {used:>12} {quota:>12}")
+        used, most = readable(usage.used), readable(project.storage_quota)
+        print(f"{project.name:<32} {reader:<8} {usage.image_count:>8} {used:>12} {most:>12}")
     return 0
 
 
-def _quota(config: Config, options: argparse.Namespace) -> int:
+def quota(config: Config, options: argparse.Namespace) -> int:
+    """Show or set a quota."""
     with opened(config) as metadata:
         standing = metadata.projects.standing(options.name, "")
         if standing is None:
@@ -76,10 +48,10 @@ def _quota(config: Config, options: argparse.Namespace) -> int:
         print(orjson.dumps(_document(project, usage)).decode())
         return 0
     storage = storage_of(project, usage)
-    print(f"quota     {_readable(storage.quota)}")
-    print(f"used      {_readable(storage.used)} ({storage.percent}%)")
-    print(f"reserved  {_readable(storage.reserved)}")
-    print(f"left      {_readable(storage.left)}")
+    print(f"quota     {readable(storage.quota)}")
+    print(f"used      {readable(storage.used)} ({storage.percent}%)")
+    print(f"reserved  {readable(storage.reserved)}")
+    print(f"left      {readable(storage.left)}")
     return 0
 
 
@@ -106,20 +78,3 @@ def _document(project: Project, usage: Usage) -> dict[str, object]:
         "image_count": usage.image_count,
         **storage_of(project, usage)._asdict(),
     }
-
-
-def _parse_quota(text: str) -> int:
-    if text == "unlimited":
-        return UNLIMITED
-    match = _BYTES.fullmatch(text)
-    size = int(match[1]) * _UNITS[match[2]] if match else MAX_QUOTA + 1
-    if size > MAX_QUOTA:
-        raise argparse.ArgumentTypeError(f"not a size: {text!r}")
-    return size
-
-
-def _readable(size: int) -> str:
-    if size == UNLIMITED:
-        return "unlimited"
-    unit = next((unit for unit in reversed(_UNITS) if unit and size >= _UNITS[unit]), "")
-    return f"{size / _UNITS[unit]:.1f} {unit}iB" if unit else f"{size} B"

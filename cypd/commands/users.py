@@ -10,47 +10,17 @@ import orjson
 
 from cypd.accounts.ports import User
 from cypd.accounts.users import Users
-from cypd.commands import AddConfig, note, opened
-from cypd.composition import build_accounts
+from cypd.commands.store import note, opened
+from cypd.composition.accounts import build_accounts
 from cypd.config import Config
 from cypd.daemon import require_root
 
 Change = Callable[[Users, User], Awaitable[object]]
 
 
-def add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add_config: AddConfig
-) -> None:
-    """Add the commands to a command line."""
-    user = commands.add_parser("user", help="make accounts and look after them")
-    actions = user.add_subparsers(required=True, metavar="COMMAND")
+def show_all(config: Config, options: argparse.Namespace) -> int:
+    """List the users."""
 
-    def action(name: str, told: str, command: Callable[[Config, argparse.Namespace], int]) -> None:
-        parser = actions.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
-        parser.set_defaults(command=command, action=name)
-        parser.add_argument("--json", action="store_true", help="print JSON")
-        add_config(parser)
-        if name != "list":
-            parser.add_argument("name", help="the user's name")
-        if name in ("add", "passwd"):
-            parser.add_argument(
-                "--password-stdin",
-                action="store_true",
-                help="read the password from standard input",
-            )
-        if name == "add":
-            parser.add_argument("--email", default="", help="the user's email address")
-            parser.add_argument("--admin", action="store_true", help="make an administrator")
-
-    action("list", "list the users", _list)
-    action("add", "make an account", _add)
-    action("passwd", "set a password, which ends all sessions", _changing(_set_password))
-    action("disable", "keep a user out, sessions and tokens included", _changing(_disable))
-    action("enable", "let a disabled user in again", _changing(_enable))
-    action("reset-mfa", "take a lost second factor from a user", _changing(_reset_mfa))
-
-
-def _list(config: Config, options: argparse.Namespace) -> int:
     async def run(users: Users) -> None:
         found = await users.list(keyword="", sort="username")
         if options.json:
@@ -67,7 +37,8 @@ def _list(config: Config, options: argparse.Namespace) -> int:
     return _with_users(config, run)
 
 
-def _add(config: Config, options: argparse.Namespace) -> int:
+def add(config: Config, options: argparse.Namespace) -> int:
+    """Make an account."""
     password = _read_password(options)
 
     async def run(users: Users) -> None:
@@ -110,6 +81,12 @@ def _enable(_: argparse.Namespace) -> Change:
 
 def _reset_mfa(_: argparse.Namespace) -> Change:
     return lambda users, user: users.administer(user.id, reset_mfa=True)
+
+
+set_password = _changing(_set_password)
+disable = _changing(_disable)
+enable = _changing(_enable)
+reset_mfa = _changing(_reset_mfa)
 
 
 def _with_users(

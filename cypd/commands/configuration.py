@@ -1,0 +1,17 @@
+"""``cypd config``: look at the configuration."""
+
+import argparse
+
+from cypd.config import Config
+from cypd.daemon import require_certificates, require_root
+
+
+def check(config: Config, _: argparse.Namespace) -> int:
+    """Tell whether the configuration can be used; raise ConfigError."""
+    root = require_root(config)
+    require_certificates(config)
+    addresses = ", ".join(
+        (*config.server.listen, *(f"{it} (TLS)" for it in config.server.tls_listen))
+    )
+    print(f"The configuration is good. Listens on {addresses}, data in {root}")
+    return 0

@@ -1,0 +1,158 @@
+"""The registry: engines, rules over them, upkeep beside them, and the one application."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from cypd.asgi import compose
+from cypd.audit.audit import Audit
+from cypd.composition.accounts import build_accounts, make_administrator
+from cypd.composition.apis import Parts
+from cypd.composition.upkeep import OnFatal, repeat
+from cypd.config import Config
+from cypd.doors.asgi import Application
+from cypd.health import Health
+from cypd.metadata.lmdb import LmdbMetadata
+from cypd.projects.access import ProjectAccess
+from cypd.registry.janitor import Janitor
+from cypd.registry.ports import Fatal, Unavailable
+from cypd.registry.pulls import PullCounter
+from cypd.request_log import logged
+from cypd.retention.retention import Retention
+from cypd.storage.filesystem import FilesystemStorage
+from cypd.storage.space import FreeSpace
+from cypd.turn import turn
+from cypd.webhooks.poster import Poster
+from cypd.webhooks.seal import Seal
+from cypd.webhooks.sender import WINDOW, Sender
+from cypd.webhooks.targets import Targets
+from cypd.webhooks.webhooks import Webhooks
+
+log = logging.getLogger(__name__)
+
+_READER_CHECK_SECONDS = 30.0
+_ACCOUNTS_SECONDS = 30.0
+_EVENTS_SECONDS = 60.0
+_SENDER_SECONDS = 1.0
+_AUDIT_ENTRIES = 1_000_000
+_RETAIN_SECONDS = 3600.0
+
+
+@contextlib.asynccontextmanager
+async def registry(
+    config: Config, root: Path, on_fatal: OnFatal
+) -> AsyncIterator[tuple[Application, Health]]:
+    """Build everything over the state folder; take it down in reverse order."""
+    async with contextlib.AsyncExitStack() as stack:
+        metadata = LmdbMetadata(root / "metadata", config.metadata.map_size)
+        stack.callback(metadata.close)
+        storage = FilesystemStorage(root)
+        stack.callback(storage.close)
+        await _test_write(metadata)
+        space = FreeSpace(root, config.storage.min_free)
+        health = Health(metadata.probe, space.is_enough, on_fatal)
+        accounts = build_accounts(config, root, metadata.accounts)
+        stack.callback(accounts.hasher.close)
+        await make_administrator(config, root, accounts)
+        access = ProjectAccess(
+            metadata.projects,
+            anonymous=config.access.anonymous,
+            auto_create=config.projects.auto_create,
+            default_quota=config.projects.default_quota,
+        )
+        poster = Poster(
+            targets := Targets(config.webhooks.allow_networks), timeout=config.webhooks.timeout
+        )
+        stack.push_async_callback(poster.close)
+        seal = Seal(accounts.key)
+        sender = Sender(metadata.webhooks, seal, poster.post)
+        webhooks = Webhooks(
+            metadata.webhooks,
+            metadata.projects,
+            access,
+            targets=targets,
+            seal=seal,
+            sender=sender,
+        )
+        audit = Audit(metadata.audit, metadata.projects, access)
+        pulls = PullCounter(metadata.inventory, tell=config.events.pulls)
+        retention = Retention(
+            metadata.projects,
+            access,
+            metadata.registry,
+            metadata.inventory,
+            delete_enabled=config.access.delete,
+        )
+        parts = Parts(
+            config,
+            root,
+            metadata,
+            storage,
+            space,
+            health,
+            access,
+            accounts,
+            webhooks,
+            audit,
+            pulls,
+            retention,
+            on_fatal,
+        )
+        api = parts.api()
+        janitor = Janitor(
+            metadata.registry,
+            storage,
+            session_ttl=config.uploads.session_ttl,
+            blob_grace=config.gc.blob_grace,
+        )
+
+        async def send() -> None:
+            async with turn(root / "sender.lock"):
+                await sender.run()
+
+        async def forget_old() -> None:
+            await _forget_old(config, metadata)
+
+        async with api, asyncio.TaskGroup() as upkeep:
+            tasks = [
+                upkeep.create_task(repeat("janitor", config.gc.interval, janitor.sweep, on_fatal)),
+                upkeep.create_task(repeat("accounts", _ACCOUNTS_SECONDS, accounts.keep, on_fatal)),
+                upkeep.create_task(repeat("events", _EVENTS_SECONDS, forget_old, on_fatal)),
+                upkeep.create_task(repeat("webhooks", _SENDER_SECONDS, send, on_fatal)),
+                upkeep.create_task(
+                    repeat("pulls", config.events.pull_interval, pulls.flush, on_fatal)
+                ),
+                upkeep.create_task(repeat("retention", _RETAIN_SECONDS, retention.run, on_fatal)),
+                upkeep.create_task(_check_readers(metadata)),
+            ]
+            yield logged(compose(parts.v2(), api, health), config.log.requests), health
+            for task in tasks:
+                task.cancel()
+            for flush in (accounts.authenticator.flush, pulls.flush):
+                with contextlib.suppress(Fatal, Unavailable):
+                    await flush()
+
+
+async def _test_write(metadata: LmdbMetadata) -> None:
+    try:
+        await metadata.test_write()
+    except Unavailable as error:  # a full disk keeps nobody from pulling
+        log.warning("start: %s", error)
+
+
+async def _forget_old(config: Config, metadata: LmdbMetadata) -> None:
+    now, events, webhooks = time.time(), config.events, config.webhooks
+    await metadata.webhooks.trim_events(
+        keep=events.keep, before=now - events.keep_age, window=WINDOW
+    )
+    await metadata.webhooks.trim_deliveries(keep=webhooks.keep, before=now - webhooks.keep_age)
+    await metadata.audit.trim_audit(keep=_AUDIT_ENTRIES, before=now - events.audit_age)
+
+
+async def _check_readers(metadata: LmdbMetadata) -> None:
+    while True:
+        await asyncio.sleep(_READER_CHECK_SECONDS)
+        metadata.check_readers()
