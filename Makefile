@@ -2,6 +2,8 @@
 # than python3 with its venv module, and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that share the tests: two for those that mostly wait, and one a core.
+TESTERS ?= $(shell expr 2 + `nproc`)
 # Seven days of cooldown: a poisoned release is usually found and pulled within them.
 COOLDOWN := $(shell date -u -d '7 days ago' +%Y-%m-%d)
 
@@ -17,7 +19,7 @@ serve: setup ## run the registry on an embedded default, data under ./data
 	$(BIN)/cypd serve
 
 test: .venv/.dev ## run the tests; names what it skipped and why
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(TESTERS) $(ARGS)
 
 check: .venv/.dev ## formatting, lint, strict types, import directions, spelling
 	$(BIN)/ruff format --check .
