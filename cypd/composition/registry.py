@@ -11,6 +11,7 @@ from cypd.asgi import compose
 from cypd.audit.audit import Audit
 from cypd.composition.accounts import build_accounts, make_administrator
 from cypd.composition.apis import Parts
+from cypd.composition.client import Client
 from cypd.composition.upkeep import OnFatal, repeat
 from cypd.config import Config
 from cypd.doors.asgi import Application
@@ -25,7 +26,6 @@ from cypd.retention.retention import Retention
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.space import FreeSpace
 from cypd.turn import turn
-from cypd.webhooks.poster import Poster
 from cypd.webhooks.seal import Seal
 from cypd.webhooks.sender import WINDOW, Sender
 from cypd.webhooks.targets import Targets
@@ -63,12 +63,11 @@ async def registry(
             auto_create=config.projects.auto_create,
             default_quota=config.projects.default_quota,
         )
-        poster = Poster(
-            targets := Targets(config.webhooks.allow_networks), timeout=config.webhooks.timeout
-        )
-        stack.push_async_callback(poster.close)
+        targets = Targets(config.webhooks.allow_networks)
+        client = Client(targets, config.webhooks.timeout)
+        stack.push_async_callback(client.close)
         seal = Seal(accounts.key)
-        sender = Sender(metadata.webhooks, seal, poster.post)
+        sender = Sender(metadata.webhooks, seal, client.post)
         webhooks = Webhooks(
             metadata.webhooks,
             metadata.projects,

@@ -7,32 +7,22 @@ the judgement it was made under.
 
 import asyncio
 import errno
-import re
 import socket
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import aiohttp
 from aiohttp.abc import ResolveResult
 
+from cypd.webhooks.posting import Answer, Undeliverable
 from cypd.webhooks.targets import Targets
 
 MAX_ANSWER = 64 << 10
-MAX_HEADERS, MAX_HEADER = 20, 4096
 _PER_HOST = 32  # who posts bounds what a target gets; several webhooks may share a host
 # A name may have thousands of addresses, and after each failure the client tries all that are left
 # anew: unbounded, one delivery would dial for all the time it has.
 _MAX_ADDRESSES = 4
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110 5.6.2
-_VALUE = re.compile(r"[ -~]*", re.ASCII)
-# What frames the message or belongs to a connection (RFC 9110 7.6.1), and what is ours to say.
-_OURS = re.compile(
-    r"host|content-length|transfer-encoding|connection|upgrade|trailer|keep-alive|expect"
-    r"|te|(?:proxy|x-webhook)-.*",  # codespell:ignore te
-    re.IGNORECASE,
-)
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "timed out"),
     (aiohttp.ClientConnectorDNSError, "could not connect: the target's name has no address"),
@@ -40,20 +30,6 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ClientResponseError, "what it answered is not HTTP"),
     (aiohttp.ClientError, "the connection broke before the answer was complete"),
 )
-
-
-class Answer(NamedTuple):
-    """What a target answered, whatever its status; a redirect is an answer and never followed."""
-
-    status: int
-    body: bytes
-    """The first 64 KiB as they came, never decompressed."""
-    duration: float
-    """Seconds from the start of the post to the end of ``body``."""
-
-
-class Undeliverable(Exception):
-    """There is no answer; the message says why, and repeats neither URL nor header."""
 
 
 class _Refused(OSError):
@@ -153,29 +129,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _Refused):
         return f"refused: {error.os_error.strerror}"
     return next(why for kind, why in _REASONS if isinstance(error, kind))
-
-
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Raise ValueError, naming the header, for one that a user may not add to a delivery."""
-    if len(headers) > MAX_HEADERS:
-        raise ValueError(f"there are more than {MAX_HEADERS} headers")
-    seen: set[str] = set()
-    for name, value in headers.items():
-        problem = _problem(name, value)
-        if name.lower() in seen:
-            problem = "is there twice"
-        if problem:
-            raise ValueError(f"header {name[:64]!r} {problem}")
-        seen.add(name.lower())
-
-
-def _problem(name: str, value: str) -> str:
-    if not _TOKEN.fullmatch(name):
-        return "has a name that HTTP does not allow"
-    if _OURS.fullmatch(name):
-        return "is set by the registry itself"
-    if not _VALUE.fullmatch(value):
-        return "has a value that is not printable ASCII"
-    if len(name) + len(value) > MAX_HEADER:
-        return f"is longer than {MAX_HEADER} bytes"
-    return ""

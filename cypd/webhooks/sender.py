@@ -8,18 +8,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from cypd.logs import printable
 from cypd.webhooks.ports import Attempt, Delivery, Due, Webhook, WebhookStore
-from cypd.webhooks.poster import Answer, Undeliverable
+from cypd.webhooks.posting import Post, Undeliverable
 from cypd.webhooks.seal import Seal, Sealed
 from cypd.webhooks.signatures import sign
 
 log = logging.getLogger(__name__)
 
-Post = Callable[[str, Mapping[str, str], bytes], Awaitable[Answer]]
 
 _LOOK_SECONDS = 0.25
 _FAN_OUT = 64

@@ -14,6 +14,7 @@ from cypd.events.ports import Kind
 from cypd.projects.access import ProjectAccess
 from cypd.projects.ports import ProjectStore
 from cypd.refusals import Code, Refusal, invalid
+from cypd.webhooks.headers import check_headers
 from cypd.webhooks.ports import (
     TEST,
     Delivery,
@@ -22,7 +23,6 @@ from cypd.webhooks.ports import (
     Webhook,
     WebhookStore,
 )
-from cypd.webhooks.poster import check_headers
 from cypd.webhooks.seal import Seal, Sealed, Secrets
 from cypd.webhooks.sender import Sender
 from cypd.webhooks.targets import Targets

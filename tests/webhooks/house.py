@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cypd.webhooks.poster import Poster, Undeliverable
+from cypd.webhooks.poster import Poster
+from cypd.webhooks.posting import Undeliverable
 from cypd.webhooks.targets import Targets
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

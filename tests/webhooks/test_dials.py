@@ -5,7 +5,8 @@ import ssl
 import pytest
 import trustme
 
-from cypd.webhooks.poster import Answer, Poster, Undeliverable
+from cypd.webhooks.poster import Poster
+from cypd.webhooks.posting import Answer, Undeliverable
 from cypd.webhooks.targets import Targets
 from tests.webhooks.house import LOOPBACK, OK, Resolve, failure, poster
 from tests.webhooks.receiver import Receiver, closes, replies, starts

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cypd.webhooks.poster import check_headers
+from cypd.webhooks.headers import check_headers
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from asyncio import StreamReader, StreamWriter
 
 import pytest
 
-from cypd.webhooks.poster import Poster, Undeliverable
+from cypd.webhooks.poster import Poster
+from cypd.webhooks.posting import Undeliverable
 from cypd.webhooks.targets import Targets
 from tests.webhooks.house import LOOPBACK, OK, Resolve, failure, poster
 from tests.webhooks.receiver import (
