@@ -162,6 +162,7 @@ class Gc(_Section, frozen=True):
 
     interval: _Positive = 3600.0
     blob_grace: _Positive = 86400.0
+    loose_grace: _Positive = 86400.0
 
 
 class Log(_Section, frozen=True):

@@ -60,7 +60,7 @@ class Parts:
         """Return the OCI API."""
         config, store, access = self.config, self.metadata.registry, self.access
         return V2(
-            Blobs(store, self.storage, access.allows),
+            Blobs(store, self.storage, access.allows, loose_grace=config.gc.loose_grace),
             Uploads(
                 store, self.storage, max_sessions_per_user=config.uploads.max_sessions_per_user
             ),

@@ -106,6 +106,7 @@ async def registry(
             storage,
             session_ttl=config.uploads.session_ttl,
             blob_grace=config.gc.blob_grace,
+            loose_grace=config.gc.loose_grace,
         )
 
         async def send() -> None:

@@ -1,6 +1,7 @@
 """Blobs: readable through a repository that links them, and through no other way."""
 
 import logging
+import time
 
 from cypd.access import Action, Policy, Principal
 from cypd.oci.digest import Digest
@@ -14,18 +15,30 @@ log = logging.getLogger(__name__)
 class Blobs:
     """Reading, mounting and deleting blobs."""
 
-    def __init__(self, metadata: MetadataStore, storage: BlobStorage, allows: Policy) -> None:
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        storage: BlobStorage,
+        allows: Policy,
+        *,
+        loose_grace: float,
+    ) -> None:
         self._metadata = metadata
         self._storage = storage
         self._allows = allows
+        self._loose_grace = loose_grace
 
     def size(self, repository: RepositoryName, digest: Digest) -> int:
         """Return the size of a blob of the repository; raise BLOB_UNKNOWN.
 
         Also for one whose file is missing or cut short: who asks before a push then pushes it
-        again, which heals it.
+        again, which heals it. And for one that no manifest has listed for half the time after which
+        the janitor takes it: who then pushes or mounts it again has all that time for the manifest.
         """
         size = self._linked_size(repository, digest)
+        since = self._metadata.loose_since(repository, digest)
+        if since is not None and since < time.time() - self._loose_grace / 2:
+            raise _unknown(digest)
         if not self._storage.has(digest, size):
             log.error("blob %s is damaged or missing: push it again to heal it", digest)
             raise _unknown(digest)

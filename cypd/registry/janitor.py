@@ -7,9 +7,11 @@ from cypd.registry.ports import BlobStorage, MetadataStore
 
 log = logging.getLogger(__name__)
 
+_PIECE = 256
+
 
 class Janitor:
-    """Sweeps upload sessions nobody came back to, and blobs nobody holds."""
+    """Sweeps sessions nobody came back to, links no manifest needs, and blobs nobody holds."""
 
     def __init__(
         self,
@@ -18,20 +20,37 @@ class Janitor:
         *,
         session_ttl: float,
         blob_grace: float,
+        loose_grace: float,
     ) -> None:
         self._metadata = metadata
         self._storage = storage
         self._session_ttl = session_ttl
         self._blob_grace = blob_grace
+        self._loose_grace = loose_grace
 
     async def sweep(self) -> None:
         """Do one round; it may run beside pushes and pulls, and be cut off anywhere."""
-        sessions = await self._sweep_uploads(time.time() - self._session_ttl)
+        now = time.time()
+        sessions = await self._sweep_uploads(now - self._session_ttl)
+        links = await self._unlink_loose(now - self._loose_grace)
         blobs = await self._storage.collect(
-            self._metadata.is_held, placed_before=time.time() - self._blob_grace
+            self._metadata.is_held, placed_before=now - self._blob_grace
         )
-        if sessions or blobs:
-            log.info("janitor: removed %d idle uploads and %d unused blobs", sessions, blobs)
+        if sessions or links or blobs:
+            log.info(
+                "janitor: removed %d idle uploads, %d links that no manifest needs, "
+                "and %d unused blobs",
+                sessions,
+                links,
+                blobs,
+            )
+
+    async def _unlink_loose(self, before: float) -> int:
+        """Unlink what no manifest lists, in pieces that let pushes in between."""
+        removed = 0
+        while count := await self._metadata.unlink_loose(before=before, limit=_PIECE):
+            removed += count
+        return removed
 
     async def _sweep_uploads(self, idle_since: float) -> int:
         # A session whose bytes still move is not idle, however old it is: look at its file first.

@@ -142,6 +142,13 @@ class MetadataStore(Protocol):
         """Return the size of a blob that the repository links, else ``None``."""
         ...
 
+    def loose_since(self, repository: RepositoryName, digest: Digest) -> float | None:
+        """Return since when (unix seconds) no manifest of the repository lists a blob it links.
+
+        ``None`` if one does, or if it is not linked. Linking it again begins anew.
+        """
+        ...
+
     def repositories_with(self, digest: Digest) -> Sequence[RepositoryName]:
         """Return the repositories that link the blob."""
         ...
@@ -207,6 +214,13 @@ class MetadataStore(Protocol):
 
     async def unlink_blob(self, repository: RepositoryName, digest: Digest) -> None:
         """Remove a link. Raises BLOB_UNKNOWN if there is none, DENIED if a manifest lists it."""
+        ...
+
+    async def unlink_loose(self, *, before: float, limit: int) -> int:
+        """Remove the links that have been loose since before that time; return how many.
+
+        Those of longest standing first, and at most ``limit``.
+        """
         ...
 
     async def put_manifest(

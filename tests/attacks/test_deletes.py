@@ -1,6 +1,8 @@
 """Deletes: what they leave to others, and that switched off means off."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from tests.attacks.content import new_repository, open_session, push_blob, push_
 from tests.attacks.watch import complaints, eventually
 from tests.attacks.wire import ask
 from tests.daemon import Daemon
+from tests.samples import EMPTY, image
 
 _CONTENT = b"pushed to two repositories"
 
@@ -113,3 +116,43 @@ def test_cancelling_an_upload_is_no_delete(keeping: Daemon) -> None:
     session = open_session(keeping, new_repository())
 
     assert ask(keeping.port, "DELETE", session).status == 204
+
+
+@pytest.fixture
+def tidying(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon that soon lets go of what no manifest needs."""
+    settings = {
+        "CYPD_GC_INTERVAL": "0.2",
+        "CYPD_GC_BLOB_GRACE": "0.2",
+        "CYPD_GC_LOOSE_GRACE": "4",
+    }
+    with Daemon(tmp_path, settings) as daemon:
+        yield daemon
+        assert complaints(daemon) == []
+
+
+def test_a_deleted_image_gives_its_disk_back(tidying: Daemon) -> None:
+    """Without a delete of any blob; what another image lists is served on."""
+    repository = new_repository()
+    push_image(tidying, repository, b"shared", b"alone", tag="one")
+    push_image(tidying, repository, b"shared", tag="two")
+    digest = Digest.of(image(b"shared", b"alone"))
+    file = tidying.state / "blobs" / "sha256" / Digest.of(b"alone").hex[:2]
+    assert ask(tidying.port, "DELETE", f"/v2/{repository}/manifests/{digest}").status == 202
+
+    assert eventually(lambda: not os.listdir(file), 30)
+    shared = Digest.of(b"shared")
+    assert ask(tidying.port, "GET", f"/v2/{repository}/blobs/{shared}").body == b"shared"
+
+
+def test_a_push_has_time_between_a_blob_and_its_manifest(tidying: Daemon) -> None:
+    """Asked for before a push, a blob that soon goes is not there; pushed again, it stays."""
+    repository = new_repository()
+    for blob in (EMPTY, b"waiting"):
+        push_blob(tidying, repository, blob)
+    target = f"/v2/{repository}/blobs/{Digest.of(b'waiting')}"
+    assert ask(tidying.port, "HEAD", target).status == 200
+
+    assert eventually(lambda: ask(tidying.port, "HEAD", target).status == 404, 30)
+    push_image(tidying, repository, b"waiting")
+    assert ask(tidying.port, "HEAD", target).status == 200

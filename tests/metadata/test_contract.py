@@ -1,6 +1,7 @@
 """The contract of ``MetadataStore``, clause by clause, for every engine."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,3 +228,43 @@ async def test_any_text_may_be_asked_for(store: Store, text: str) -> None:
     assert store.upload(text) is None
     assert not store.tags(APP, after=text, limit=1)
     assert not store.repositories(after=text, limit=1)
+
+
+async def test_a_blob_is_loose_while_no_manifest_lists_it(store: Store) -> None:
+    """From its link to its manifest, and from the last manifest's end; a new link begins anew."""
+    layer, plain = Digest.of(b"layer"), parsed(image(b"layer"), "")
+    assert store.loose_since(APP, layer) is None
+    await store.link_blob(APP, layer, 5, upload_id=None)
+    first = store.loose_since(APP, layer)
+    await asyncio.sleep(0.01)
+    await store.link_blob(APP, layer, 5, upload_id=None)
+    again = store.loose_since(APP, layer)
+    assert first is not None
+    assert again is not None
+    assert first < again <= time.time()
+
+    await put(store, plain.content)
+    assert store.loose_since(APP, layer) is None
+    await store.delete_manifest(APP, plain.digest, act=ACT)
+    since = store.loose_since(APP, layer)
+    assert since is not None
+    assert again < since
+
+
+async def test_links_that_no_manifest_needs_go_the_oldest_first(store: Store) -> None:
+    """Those that became loose before a moment, at most as many as asked for; no others."""
+    layers = [Digest.of(b"%d" % number) for number in range(3)]
+    for layer in layers:
+        await store.link_blob(APP, layer, 1, upload_id=None)
+        await store.link_blob(OTHER, layer, 1, upload_id=None)
+        await asyncio.sleep(0.01)
+    await put(store, image(b"0"))
+    moment = store.loose_since(APP, layers[2])
+    assert moment is not None
+
+    assert await store.unlink_loose(before=moment, limit=1) == 1
+    assert await store.unlink_loose(before=moment, limit=9) == 2
+    assert await store.unlink_loose(before=moment, limit=9) == 0
+    assert [store.blob_size(APP, it) for it in layers] == [1, None, 1]
+    assert [store.blob_size(OTHER, it) for it in layers] == [None, None, 1]
+    assert [store.is_held(it) for it in layers] == [True, False, True]

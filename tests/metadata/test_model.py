@@ -102,6 +102,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def unlink(self, repository: Any, digest: Digest) -> None:
         self.both("unlink_blob", repository, digest)
 
+    @rule(before=st.sampled_from([1.0, 2.0]), limit=st.sampled_from([1, 9]))
+    def tidy(self, before: float, limit: int) -> None:
+        if limit == 9 or self.loose() < 2:  # of several, equally old ones, either may go first
+            self.both("unlink_loose", before=before, limit=limit)
+
+    def loose(self) -> int:
+        """Return how many links no manifest needs."""
+        return sum(len(it.loose) for it in self.model.registry._repositories.values())
+
     @rule(
         repository=repositories,
         manifest=st.sampled_from(MANIFESTS),
@@ -204,6 +213,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
             for digest in SIZES:
                 view.append(store.blob_size(repository, digest))
                 view.append(store.held_size(repository, digest))
+                view.append(store.loose_since(repository, digest))
                 view.append(store.manifest(repository, digest))
                 view.append(list(store.referrers(repository, digest, after="", limit=9)))
             view += [store.manifest(repository, tag) for tag in (Tag("x"), Tag("Z"))]

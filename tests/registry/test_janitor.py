@@ -10,10 +10,11 @@ import pytest
 from cypd.access import Principal
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.oci.digest import Digest
+from cypd.oci.manifest import Manifest
 from cypd.registry.janitor import Janitor
 from cypd.registry.uploads import Body, Uploads
 from cypd.storage.filesystem import FilesystemStorage
-from tests.samples import create_projects, name
+from tests.samples import ACT, EMPTY, create_projects, image, name, parsed
 
 ADMIN = Principal("admin", "admin", is_admin=True)
 DAY = 86400.0
@@ -29,7 +30,11 @@ class House:
         self.storage = FilesystemStorage(root)
         self.uploads = Uploads(self.metadata.registry, self.storage, max_sessions_per_user=10)
         self.janitor = Janitor(
-            self.metadata.registry, self.storage, session_ttl=DAY, blob_grace=DAY
+            self.metadata.registry,
+            self.storage,
+            session_ttl=DAY,
+            blob_grace=DAY,
+            loose_grace=2 * DAY,
         )
 
     def close(self) -> None:
@@ -98,9 +103,40 @@ async def test_blobs_that_nobody_links_go(house: House, monkeypatch: pytest.Monk
     await house.janitor.sweep()
     assert house.storage.has(dropped, 7)
 
-    later = time.time() + 2 * DAY
+    later = time.time() + 1.5 * DAY
     monkeypatch.setattr(time, "time", lambda: later)
     await house.janitor.sweep()
 
     assert not house.storage.has(dropped, 7)
     assert house.storage.has(kept, 4)
+
+
+async def test_what_a_deleted_image_leaves_behind_goes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blobs that no manifest lists any more are unlinked after the grace, then reclaimed."""
+    contents = (EMPTY, b"only here", b"in both")
+    for content in contents:
+        await house.uploads.push(name(), ADMIN, body(content), Digest.of(content))
+    both, other = parsed(image(b"only here", b"in both")), parsed(image(b"in both"))
+    for manifest in (both, other):
+        await put(house, manifest)
+    await house.metadata.registry.delete_manifest(name(), both.digest, act=ACT)
+    left = [house.metadata.registry.blob_size(name(), Digest.of(it)) for it in contents]
+    assert left == [len(it) for it in contents]
+
+    later = time.time() + 3 * DAY
+    monkeypatch.setattr(time, "time", lambda: later)
+    await house.janitor.sweep()
+
+    left = [house.metadata.registry.blob_size(name(), Digest.of(it)) for it in contents]
+    assert left == [len(EMPTY), None, len(b"in both")]
+    there = [house.storage.has(Digest.of(it), len(it)) for it in contents]
+    assert there == [True, False, True]
+
+
+async def put(house: House, manifest: Manifest) -> None:
+    """Push a manifest whose blobs are there."""
+    await house.metadata.registry.put_manifest(
+        name(), manifest, [], inline=True, allow_sparse=False, act=ACT
+    )

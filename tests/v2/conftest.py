@@ -181,7 +181,7 @@ def build(
     )
     pulls = PullCounter(metadata.inventory)
     application = V2(
-        Blobs(store, storage, allows),
+        Blobs(store, storage, allows, loose_grace=86400.0),
         Uploads(store, storage, max_sessions_per_user=max_sessions_per_user),
         Manifests(store, storage, allow_sparse=allow_sparse, allow_urls=allow_urls),
         Catalog(store, allows),

@@ -9,7 +9,7 @@ import msgspec
 from cypd.access import Act
 from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.facts import FactsBook
-from cypd.metadata.lmdb.keys import ManifestRecord, References, digest_key, number, scan
+from cypd.metadata.lmdb.keys import Link, ManifestRecord, References, digest_key, number, scan
 from cypd.metadata.lmdb.ledger import Ledger
 from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName
@@ -24,6 +24,10 @@ _decode_references = msgspec.msgpack.Decoder(References).decode
 def decode_upload(record: bytes) -> Upload:
     """Return the upload of a record."""
     return msgspec.msgpack.decode(record, type=Upload, dec_hook=lambda kind, text: kind(text))
+
+
+def _microseconds(moment: float) -> int:
+    return max(1, round(moment * 1e6))
 
 
 def _owner_key(owner: str) -> bytes:
@@ -53,6 +57,7 @@ class Contents:
         self.listed_by = database("listed_by")
         self.referrers = database("referrers")
         self.links = database("links")
+        self.loose = database("loose")
         self.holders = database("holders")
         self.uploads = database("uploads")
         self.facts = facts
@@ -88,7 +93,9 @@ class Contents:
         """Link a blob; raise NAME_UNKNOWN or DENIED before anything is written."""
         project = self._require_room(txn, repository, key, size, reserved)
         repo = self.ensure(txn, project, repository)
-        if txn.put(repo + key, number(size), overwrite=False, db=self.links):
+        is_new = self.linked(txn, repo, key) is None
+        self._put_link(txn, repo, key, size)
+        if is_new:
             self._ledger.charge(txn, project, key, size)
             if txn.get(repo + key, db=self.manifests) is None:
                 self.facts.grow(txn, repo, size)
@@ -96,8 +103,45 @@ class Contents:
 
     def unlink(self, txn: lmdb.Transaction, project: bytes, repo: bytes, key: bytes) -> None:
         """Remove a link."""
-        txn.delete(repo + key, db=self.links)
+        link = self.linked(txn, repo, key)
+        if link is not None:
+            self._tighten(txn, repo, key, link)
+            txn.delete(repo + key, db=self.links)
         self._release(txn, project, repo, key)
+
+    def linked(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> Link | None:
+        """Return the link of a blob."""
+        record = txn.get(repo + key, db=self.links)
+        return None if record is None else Link.of(bytes(record))
+
+    def oldest_loose(
+        self, txn: lmdb.Transaction, before: float, limit: int
+    ) -> list[tuple[bytes, bytes]]:
+        """Return (repository, key) of links that no manifest needs, the oldest first.
+
+        Of those who became so before that time, unix seconds, at most ``limit``.
+        """
+        found = islice(scan(txn, self.loose, b""), limit)
+        end = number(_microseconds(before))
+        return [(row[8:16], row[16:]) for row, _ in found if row[:8] < end]
+
+    def _put_link(self, txn: lmdb.Transaction, repo: bytes, key: bytes, size: int) -> None:
+        """Write a link as of now: new, pushed again, or listed by more or fewer manifests."""
+        before = self.linked(txn, repo, key)
+        if before is not None:
+            self._tighten(txn, repo, key, before)
+        since = 0
+        if not self._is_listed(txn, repo, key):
+            since = _microseconds(self._clock())
+            txn.put(number(since) + repo + key, b"", db=self.loose)
+        txn.put(repo + key, Link(size, since).record, db=self.links)
+
+    def _tighten(self, txn: lmdb.Transaction, repo: bytes, key: bytes, link: Link) -> None:
+        if link.loose_since:
+            txn.delete(number(link.loose_since) + repo + key, db=self.loose)
+
+    def _is_listed(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> bool:
+        return any(True for _ in scan(txn, self.listed_by, repo + key))
 
     def _require_room(
         self,
@@ -149,8 +193,8 @@ class Contents:
         if not inline:
             txn.put(key + repo, repository.encode(), db=self.holders)
         self._put_references(txn, repo, key, manifest)
-        sizes = (txn.get(repo + digest_key(it), db=self.links) for it in set(manifest.blobs))
-        blob_bytes = sum(int.from_bytes(size or b"", "big") for size in sizes)
+        links = (self.linked(txn, repo, digest_key(it)) for it in set(manifest.blobs))
+        blob_bytes = sum(link.size for link in links if link)
         self.facts.put_manifest(txn, repo, manifest, blob_bytes, act)
         for tag in tags:
             self._point(txn, project, repo, tag.encode(), key)
@@ -162,6 +206,9 @@ class Contents:
         listed = sorted({digest_key(digest) for digest in (*manifest.blobs, *manifest.manifests)})
         for other in listed:
             txn.put(repo + other + key, b"", db=self.listed_by)
+            link = self.linked(txn, repo, other)
+            if link and link.loose_since:
+                self._put_link(txn, repo, other, link.size)
         subject = digest_key(manifest.subject) if manifest.subject else None
         if subject:
             if txn.get(repo + subject + key, db=self.referrers) is None:
@@ -178,6 +225,9 @@ class Contents:
         references = _decode_references(record) if record else References(None, [])
         for other in references.listed:
             txn.delete(repo + other + key, db=self.listed_by)
+            link = self.linked(txn, repo, other)
+            if link and not self._is_listed(txn, repo, other):
+                self._put_link(txn, repo, other, link.size)
         if references.subject:
             txn.delete(repo + references.subject + key, db=self.referrers)
             self.facts.count_referrer(txn, repo, references.subject, -1)
@@ -218,7 +268,7 @@ class Contents:
         record = txn.get(repo + key, db=self.references)
         return (
             self._has_tag(txn, repo, key)
-            or any(True for _ in scan(txn, self.listed_by, repo + key))
+            or self._is_listed(txn, repo, key)
             or (record is not None and _decode_references(record).subject is not None)
         )
 

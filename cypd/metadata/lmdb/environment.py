@@ -9,7 +9,7 @@ import lmdb
 from cypd.metadata.lmdb.writer import Writer
 from cypd.registry.ports import Fatal
 
-SCHEMA = b"3"
+SCHEMA = b"4"
 DATABASES = (
     "meta",
     "repositories",
@@ -20,6 +20,7 @@ DATABASES = (
     "listed_by",
     "referrers",
     "links",
+    "loose",
     "holders",
     "uploads",
     "shelves",

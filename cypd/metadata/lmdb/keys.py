@@ -15,7 +15,8 @@ manifests         id, digest                                  ``ManifestRecord``
 references        id, digest                                  ``References``: what it points at
 listed_by         id, digest, digest of the listing one       (nothing)
 referrers         id, subject's digest, digest                descriptor, JSON
-links             id, digest                                  size, 8 bytes
+links             id, digest                                  ``Link``, two numbers
+loose             since when, id, digest                      (nothing)
 holders           digest, id                                  name of the repository
 uploads           session id                                  ``Upload``
 shelves           set, name of a chunk                        a chunk of names, see ``shelf``
@@ -54,7 +55,9 @@ meta              ``schema``, ``repositories``,               version, last id g
 """
 
 import re
+import struct
 from collections.abc import Iterator
+from typing import NamedTuple, Self
 
 import lmdb
 import msgspec
@@ -62,6 +65,7 @@ import msgspec
 from cypd.oci.digest import Digest
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_LINK = struct.Struct(">QQ")
 _ALGORITHMS = {"sha256": b"\x01", "sha512": b"\x02"}
 
 
@@ -91,6 +95,24 @@ class ManifestRecord(msgspec.Struct, frozen=True, array_like=True):
     media_type: str
     size: int
     content: bytes | None
+
+
+class Link(NamedTuple):
+    """A blob that a repository links."""
+
+    size: int
+    loose_since: int = 0
+    """Microseconds, unix time, since no manifest of the repository lists it; 0: one does."""
+
+    @classmethod
+    def of(cls, record: bytes) -> Self:
+        """Return the link of a record."""
+        return cls(*_LINK.unpack(record))
+
+    @property
+    def record(self) -> bytes:
+        """Its record."""
+        return _LINK.pack(*self)
 
 
 class References(msgspec.Struct, frozen=True, array_like=True):

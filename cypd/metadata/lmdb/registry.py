@@ -85,8 +85,14 @@ class LmdbRegistry:
     def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
         with self._begin() as txn:
             repo = txn.get(repository.encode(), db=self._contents.repositories)
-            size = txn.get(repo + digest_key(digest), db=self._contents.links) if repo else None
-        return None if size is None else int.from_bytes(size, "big")
+            link = self._contents.linked(txn, repo, digest_key(digest)) if repo else None
+        return link.size if link else None
+
+    def loose_since(self, repository: RepositoryName, digest: Digest) -> float | None:
+        with self._begin() as txn:
+            repo = self._contents.id(txn, repository)
+            link = self._contents.linked(txn, repo, digest_key(digest)) if repo else None
+        return link.loose_since / 1e6 if link and link.loose_since else None
 
     def repositories_with(self, digest: Digest) -> Sequence[RepositoryName]:
         with self._begin() as txn:
@@ -179,10 +185,10 @@ class LmdbRegistry:
         def operation(txn: lmdb.Transaction) -> bool:
             key = digest_key(digest)
             origin = self._contents.id(txn, source)
-            size = txn.get(origin + key, db=self._contents.links) if origin else None
-            if size is None:
+            link = self._contents.linked(txn, origin, key) if origin else None
+            if link is None:
                 return False
-            self._contents.link(txn, repository, key, int.from_bytes(size, "big"))
+            self._contents.link(txn, repository, key, link.size)
             return True
 
         return await self._run(operation)
@@ -198,6 +204,17 @@ class LmdbRegistry:
             self._contents.unlink(txn, project, repo, key)
 
         await self._run(operation)
+
+    async def unlink_loose(self, *, before: float, limit: int) -> int:
+        def operation(txn: lmdb.Transaction) -> int:
+            found = self._contents.oldest_loose(txn, before, limit)
+            for repo, key in found:
+                name = txn.get(key + repo, db=self._contents.holders) or b""
+                project = self._ledger.require_project(txn, RepositoryName(bytes(name).decode()))
+                self._contents.unlink(txn, project, repo, key)
+            return len(found)
+
+        return await self._run(operation)
 
     async def put_manifest(
         self,

@@ -59,6 +59,9 @@ class MemoryRegistry:
     def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
         return self._get(repository).blobs.get(digest)
 
+    def loose_since(self, repository: RepositoryName, digest: Digest) -> float | None:
+        return self._get(repository).loose.get(digest)
+
     def repositories_with(self, digest: Digest) -> Sequence[RepositoryName]:
         return sorted(name for name, it in self._repositories.items() if digest in it.blobs)
 
@@ -115,8 +118,13 @@ class MemoryRegistry:
         self, repository: RepositoryName, digest: Digest, size: int, *, upload_id: str | None
     ) -> None:
         self._state.require_room(repository, size, self._reserved(upload_id), digest)
-        self._ensure(repository).blobs[digest] = size
+        self._link(repository, digest, size)
         self._uploads.pop(upload_id or "", None)
+
+    def _link(self, repository: RepositoryName, digest: Digest, size: int) -> None:
+        found = self._ensure(repository)
+        found.blobs[digest] = size
+        found.loosen(self._state.clock(), digest)
 
     async def mount_blob(
         self, repository: RepositoryName, digest: Digest, *, source: RepositoryName
@@ -125,7 +133,7 @@ class MemoryRegistry:
         if size is None:
             return False
         self._state.require_room(repository, size, 0, digest)
-        self._ensure(repository).blobs[digest] = size
+        self._link(repository, digest, size)
         return True
 
     async def unlink_blob(self, repository: RepositoryName, digest: Digest) -> None:
@@ -135,6 +143,18 @@ class MemoryRegistry:
         if found.lists(digest):
             raise still_listed(digest)
         del found.blobs[digest]
+        found.loosen(self._state.clock())
+
+    async def unlink_loose(self, *, before: float, limit: int) -> int:
+        loose = [
+            (since, name, digest)
+            for name, it in self._repositories.items()
+            for digest, since in it.loose.items()
+            if since < before
+        ]
+        for _, name, digest in sorted(loose)[:limit]:
+            await self.unlink_blob(name, digest)
+        return len(loose[:limit])
 
     async def put_manifest(
         self,
@@ -163,6 +183,7 @@ class MemoryRegistry:
             found.note_push(tag, tag in found.tags, act)
             found.tags[tag] = manifest.digest
         found.manifests[manifest.digest] = (manifest, inline)
+        found.loosen(self._state.clock())
 
     async def delete_manifest(
         self, repository: RepositoryName, digest: Digest, *, act: Act
@@ -174,6 +195,7 @@ class MemoryRegistry:
             raise still_listed(digest)
         self._state.require_mutable(repository, found.tags_of(digest))
         del found.manifests[digest]
+        found.loosen(self._state.clock())
         found.tags = {tag: it for tag, it in found.tags.items() if it != digest}
         found.facts.pushed_at = act.at
 

@@ -31,6 +31,8 @@ class Repository:
     """What a repository holds."""
 
     blobs: dict[Digest, int] = field(default_factory=dict)
+    loose: dict[Digest, float] = field(default_factory=dict)
+    """Blobs that no manifest lists, with since when."""
     manifests: dict[Digest, tuple[Manifest, bool]] = field(default_factory=dict)
     tags: dict[Tag, Digest] = field(default_factory=dict)
     pushes: dict[Tag | Digest, Facts] = field(default_factory=dict)
@@ -42,6 +44,11 @@ class Repository:
     def lists(self, digest: Digest) -> bool:
         """Tell whether a manifest lists the digest."""
         return any(digest in (*m.blobs, *m.manifests) for m, _ in self.manifests.values())
+
+    def loosen(self, now: float, *again: Digest) -> None:
+        """See which blobs are loose; those pushed ``again`` are so since now."""
+        kept = {it: since for it, since in self.loose.items() if it not in again}
+        self.loose = {it: kept.get(it, now) for it in self.blobs if not self.lists(it)}
 
     def tags_of(self, digest: Digest) -> list[Tag]:
         """Return the tags of a manifest."""
