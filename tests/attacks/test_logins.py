@@ -53,6 +53,7 @@ def _welch(one: list[float], other: list[float]) -> float:
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.alone
 def test_a_flood_of_guesses_slows_nobody_else(tmp_path: Path) -> None:
     """At 500 wrong passwords a second, none of them throttled, others' p99 is below 50 ms."""
     with Daemon(tmp_path, UNTHROTTLED) as daemon:
