@@ -22,6 +22,7 @@ from benchmarks import (
     small_pulls,
     small_pushes,
     tls_pulls,
+    workers,
 )
 from benchmarks.figures import Result
 from benchmarks.lab import QUICK, Lab, Scale
@@ -37,6 +38,7 @@ CLAIMS: Mapping[str, Callable[[Lab], Iterable[Result]]] = {
     "small-pushes": small_pushes.run,
     "dead-webhooks": dead_webhooks.run,
     "memory": memory.run,
+    "workers": workers.run,
 }
 RESULTS = Path(__file__).with_name("results")
 MISSED, UNABLE, ENDED = 1, 2, 128

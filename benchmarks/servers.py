@@ -31,7 +31,8 @@ class Server(ABC):
     credentials: str | None = None
     _process: subprocess.Popen[bytes]  # from entering the context on
 
-    def __init__(self, directory: Path, cpu: int, *, tls: bool = False) -> None:
+    def __init__(self, directory: Path, cpu: int | str, *, tls: bool = False) -> None:
+        """``cpu``: which one it has; or several, as taskset(1) takes them."""
         self.directory = directory
         self.port = _free_port()
         self.tls_port = _free_port() if tls else None
@@ -159,7 +160,7 @@ class Cypd(Registry):
 
     name = "cypd"
 
-    def __init__(self, directory: Path, cpu: int, *, tls: bool = False) -> None:
+    def __init__(self, directory: Path, cpu: int | str, *, tls: bool = False) -> None:
         super().__init__(directory, cpu, tls=tls)
         self._password = secrets.token_urlsafe()
         self.credentials = f"admin:{self._password}"

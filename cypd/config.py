@@ -33,6 +33,7 @@ class Server(_Section, frozen=True):
     external_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+)?$")] = ""
     listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:5000",)
     tls_listen: tuple[str, ...] = ()
+    workers: Annotated[int, Meta(ge=0, le=64)] = 0
     max_connections: Annotated[int, Meta(ge=1)] = 10_000
     header_timeout: _Positive = 10.0
     idle_timeout: _Positive = 75.0

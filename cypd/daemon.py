@@ -1,44 +1,30 @@
-"""The daemon's life: it opens the doors, tells the service manager, waits, and drains them."""
+"""A worker's life: it opens the doors, tells who supervises it, waits, and drains them."""
 
 import asyncio
-import contextlib
 import gc
 import logging
-import os
 import resource
 import signal
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 import cypd
-from cypd import systemd
 from cypd.composition import registry
 from cypd.config import Config, ConfigError
 from cypd.doors.asgi import Application
-from cypd.doors.plain import Limits, PlainDoor, bind
+from cypd.doors.plain import Limits, PlainDoor
 from cypd.doors.tls import CertificateError, Certificates, TlsDoor
 from cypd.exits import EXIT_FATAL
 from cypd.registry.ports import Fatal
+from cypd.sockets import Sockets, addresses
+from cypd.state import require_root
+from cypd.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 30.0  # after the last request: queued writes, and threads
 
 Doors = Sequence[PlainDoor | TlsDoor]
-
-
-def require_root(config: Config) -> Path:
-    """Return the state folder, made if need be; raise ConfigError if it can't be used."""
-    root = Path(config.storage.root).absolute()
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = root / ".probe"
-        probe.touch(mode=0o600)
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"storage.root: {root}: {error.strerror}") from None
-    return root
 
 
 def require_certificates(config: Config) -> Certificates | None:
@@ -61,18 +47,15 @@ def require_certificates(config: Config) -> Certificates | None:
     return found
 
 
-async def serve(config: Config) -> int:
-    """Run the registry until SIGTERM or SIGINT; return the exit status.
+async def serve(config: Config, sockets: Sockets, notifier: Notifier) -> int:
+    """Run the registry on sockets until SIGTERM or SIGINT; return the exit status.
 
-    SIGHUP reads the certificates again. Raises ConfigError for a folder, an address or a
-    certificate that can't be used.
+    Raises ConfigError for a folder or a certificate that can't be used.
     """
-    notifier = systemd.Notifier(os.environ)
     root = require_root(config)
     certificates = require_certificates(config)
     _allow_many_descriptors()
-    plain, tls = _listen(config)
-    if tls and certificates is None:
+    if sockets["https"] and certificates is None:
         raise ConfigError("tls.certificate: a socket for TLS needs a PEM file here")
     stopping = asyncio.Event()
     status = 0
@@ -87,11 +70,11 @@ async def serve(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with registry(config, root, on_fatal) as (application, health):
-        doors = await _open(application, config, certificates, plain, tls)
+        doors = await _open(application, config, certificates, sockets)
+        served = addresses(sockets)
         gc.freeze()  # what was built to stay need not be looked at again by the collector
-        addresses = _addresses(plain, tls)
-        log.info("cypd %s serves %s, data in %s", cypd.__version__, addresses, root)
-        notifier.ready(f"serves {addresses}")
+        log.info("cypd %s serves %s, data in %s", cypd.__version__, served, root)
+        notifier.ready(f"serves {served}")
         watch = loop.create_task(notifier.watch(health.is_well, lambda: _figures(doors)))
         await stopping.wait()
         grace = config.server.drain_timeout if status == 0 else 0.0
@@ -114,60 +97,8 @@ def _allow_many_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-# --- sockets ------------------------------------------------------------------------------------
-
-
-def _listen(config: Config) -> tuple[list[socket.socket], list[socket.socket]]:
-    """Return the sockets for plain HTTP and for TLS: the service manager's, or our own.
-
-    Its own stay open over restarts. The doors close what is returned.
-    """
-    inherited = systemd.listening_sockets(os.environ)
-    plain, tls = inherited.pop("http", []), inherited.pop("https", [])
-    if inherited:
-        raise ConfigError(f"LISTEN_FDNAMES: nothing is served at {', '.join(inherited)}")
-    if plain or tls:
-        log.info("the service manager's sockets take the place of server.listen and tls_listen")
-        return plain, tls
-    with contextlib.ExitStack() as bound:
-        plain = _bind("server.listen", config.server.addresses(), bound)
-        tls = _bind("server.tls_listen", config.server.tls_addresses(), bound)
-        bound.pop_all()
-    return plain, tls
-
-
-def _bind(
-    key: str, addresses: list[tuple[str, int]], bound: contextlib.ExitStack
-) -> list[socket.socket]:
-    sockets: list[socket.socket] = []
-    for host, port in addresses:
-        try:
-            sockets.append(bound.enter_context(bind(host, port)))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigError(f"{key}: {host}:{port}: {reason.lower()}") from None
-    return sockets
-
-
-def _addresses(plain: list[socket.socket], tls: list[socket.socket]) -> str:
-    found = [f"http://{_address(it)}" for it in plain]
-    return ", ".join(found + [f"https://{_address(it)}" for it in tls])
-
-
-def _address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-# --- doors --------------------------------------------------------------------------------------
-
-
 async def _open(
-    application: Application,
-    config: Config,
-    certificates: Certificates | None,
-    plain: list[socket.socket],
-    tls: list[socket.socket],
+    application: Application, config: Config, certificates: Certificates | None, sockets: Sockets
 ) -> Doors:
     limits = Limits(
         header=config.server.header_timeout,
@@ -175,33 +106,9 @@ async def _open(
         connections=config.server.max_connections,
     )
     doors: list[PlainDoor | TlsDoor] = []
-    if certificates and tls:
-        doors.append(await _open_tls(application, certificates, limits, tls))
+    if certificates and sockets["https"]:
+        doors.append(TlsDoor(application, certificates, limits))
+        await doors[-1].start(sockets["https"])
     doors.append(PlainDoor(application, limits))
-    await doors[-1].start(plain)
+    await doors[-1].start(sockets["http"])
     return doors
-
-
-async def _open_tls(
-    application: Application, certificates: Certificates, limits: Limits, tls: list[socket.socket]
-) -> TlsDoor:
-    door = TlsDoor(application, certificates, limits)
-    await door.start(tls)
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()  # the loop itself holds a task only weakly
-
-    def on_hangup() -> None:
-        reloads.add(task := loop.create_task(_reload(door)))
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
-    return door
-
-
-async def _reload(door: TlsDoor) -> None:
-    try:
-        await door.reload()
-    except CertificateError as error:
-        log.error("tls.%s: %s; the certificate read before stays in use", error.role, error)  # noqa: TRY400
-    else:
-        log.info("new connections get the certificate as it is now")

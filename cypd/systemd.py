@@ -10,7 +10,9 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 from cypd.config import ConfigError
 
@@ -30,11 +32,22 @@ class Notifier:
     """
 
     def __init__(self, environment: Environment) -> None:
-        self._address = _notify_address(environment.pop("NOTIFY_SOCKET", ""))
+        address = _notify_address(environment.pop("NOTIFY_SOCKET", ""))
+        self._say: Callable[[bytes], object] | None = None
+        if address:
+            self._say = partial(_send_to, address)
         microseconds = environment.pop("WATCHDOG_USEC", "")
         for_us = environment.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog = int(microseconds) / 1e6 if microseconds.isdecimal() and for_us else 0.0
         """Seconds within which a sign of life is expected; 0: none is."""
+
+    @classmethod
+    def over(cls, channel: socket.socket, watchdog: float) -> Self:
+        """Return one that speaks over a connected socket."""
+        notifier = cls({})
+        notifier._say = channel.send
+        notifier.watchdog = watchdog
+        return notifier
 
     def ready(self, status: str) -> None:
         """Start-up, or a reload, is over."""
@@ -60,7 +73,7 @@ class Notifier:
         An answer that never comes is no sign either, so that whatever hangs gets the process
         restarted.
         """
-        if not self._address:
+        if self._say is None:
             return
         interval = self.watchdog / 2 or _UNWATCHED_SECONDS
         loop = asyncio.get_running_loop()
@@ -77,14 +90,19 @@ class Notifier:
             delay = interval if alive else interval / 5
 
     def _send(self, *lines: str) -> None:
-        if not self._address:
+        if self._say is None:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.setblocking(False)
-            try:
-                sender.sendto("\n".join(lines).encode(), self._address)
-            except OSError as error:
-                log.warning("the service manager can't be told %s: %s", lines[0], error)
+        try:
+            self._say("\n".join(lines).encode())
+        except OSError as error:
+            log.warning("the service manager can't be told %s: %s", lines[0], error)
+
+
+def _send_to(address: str, message: bytes) -> None:
+    # A socket each time: who listens may have come back with another one.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.setblocking(False)
+        sender.sendto(message, address)
 
 
 def _notify_address(text: str) -> str:

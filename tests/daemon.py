@@ -1,4 +1,4 @@
-"""A real ``cypd serve`` process for tests: started, asked, stopped, killed, started again."""
+"""A real registry for tests: started, asked, stopped, killed, started again."""
 
 import base64
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+CYPD = str(Path(sys.executable).with_name("cypd"))
 USER = "admin"
 PASSWORD = "correct horse battery staple"  # a space, so that nothing gets away without quoting
 
@@ -27,7 +28,7 @@ class Response(NamedTuple):
 
 
 class Daemon:
-    """The daemon on a free port of the loopback, its state under ``directory``.
+    """One worker on a free port of the loopback, its state under ``directory``.
 
     ``environment`` adds to the settings below or replaces them. Leaving the context stops the
     process; one that the test has killed or stopped itself is left alone.
@@ -35,7 +36,7 @@ class Daemon:
 
     user = USER
     password = PASSWORD
-    command: tuple[str, ...] = (str(Path(sys.executable).with_name("cypd")), "serve")
+    command: tuple[str, ...] = (sys.executable, "-m", "cypd.worker")
     descriptors: tuple[int, ...] = ()
     """What the process inherits, by the same numbers."""
 
@@ -175,6 +176,17 @@ class Daemon:
     def _tail(self) -> str:
         """The end of the log, for the message of a failed assertion."""
         return "\n" + self.log.read_text(errors="replace")[-4000:]
+
+
+class Supervised(Daemon):
+    """The whole service: ``pid`` is the supervisor's."""
+
+    command: tuple[str, ...] = (CYPD, "serve")
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers, those that start or end included."""
+        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in found.split()]
 
 
 def basic(user: str, password: str) -> str:

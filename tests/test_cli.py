@@ -1,9 +1,6 @@
 """The command line, as an operator meets it."""
 
-import os
-import signal
 import subprocess
-import sys
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 
@@ -11,10 +8,9 @@ import pytest
 
 import cypd
 from tests.authority import Authority
-from tests.daemon import Daemon, free_port
+from tests.daemon import CYPD, Daemon, free_port
 
 TLS = {"CYPD_SERVER_TLS_LISTEN": "127.0.0.1:0"}
-CYPD = str(Path(sys.executable).with_name("cypd"))
 
 
 def run(
@@ -180,20 +176,6 @@ def test_tls_is_served_beside_plain_http(tmp_path: Path) -> None:
         )
         assert daemon.request("GET", "/v2/").status == 200
     assert f"https://{address}" in daemon.log.read_text()
-
-
-def test_a_hangup_reloads_the_certificate(tmp_path: Path) -> None:
-    """After SIGHUP new connections get the new certificate; a bad one changes nothing."""
-    authority = Authority(tmp_path / "tls")
-    daemon = Daemon(tmp_path, tls_files(authority))
-    daemon.environment["CYPD_SERVER_TLS_LISTEN"] = address = f"127.0.0.1:{free_port()}"
-    with daemon:
-        os.kill(daemon.pid, signal.SIGHUP)
-        daemon.wait_for("new connections get the certificate")
-        authority.files.key.write_text("no key")
-        os.kill(daemon.pid, signal.SIGHUP)
-        daemon.wait_for("tls.key: ")
-        assert https_get(address, authority).status == 401
 
 
 def https_get(address: str, authority: Authority) -> HTTPResponse:

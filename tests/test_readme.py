@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cypd.config import load
-from tests.daemon import Daemon
+from tests.daemon import CYPD, Daemon, Supervised
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -54,7 +54,7 @@ def test_the_cypd_commands_work(tmp_path: Path) -> None:
     assert len(lines) == 3
     check, with_file, with_variables = lines
     done = subprocess.run(
-        check.replace(".venv/bin/cypd", Daemon.command[0]),
+        check.replace(".venv/bin/cypd", CYPD),
         shell=True,
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", "CYPD_STORAGE_ROOT": str(tmp_path / "checked")},
@@ -64,8 +64,8 @@ def test_the_cypd_commands_work(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
 
-    daemon = Daemon(tmp_path)
-    daemon.command = (*Daemon.command, *with_file.split()[2:])
+    daemon = Supervised(tmp_path)
+    daemon.command = (*Supervised.command, *with_file.split()[2:])
     daemon.command = tuple(part.replace("config/", f"{ROOT}/config/") for part in daemon.command)
     with daemon:
         assert daemon.request("GET", "/v2/").status == 200
@@ -83,7 +83,7 @@ def test_the_commands_for_people_and_projects_work(tmp_path: Path) -> None:
         assert daemon.request("POST", "/v2/library/app/blobs/uploads/").status == 202
         done = [
             subprocess.run(
-                line.replace(".venv/bin/cypd", daemon.command[0]),
+                line.replace(".venv/bin/cypd", CYPD),
                 shell=True,
                 env={"PATH": "/usr/bin:/bin", "CYPD_STORAGE_ROOT": str(daemon.state)},
                 input="a password of carol's\n",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, basic
+from tests.daemon import CYPD, Daemon, basic
 
 PASSWORD = "a long enough password"
 
@@ -22,7 +22,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def user(daemon: Daemon, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run ``cypd user``."""
-    command = [daemon.command[0], "user", *arguments]
+    command = [CYPD, "user", *arguments]
     environment = {"PATH": "/usr/bin:/bin", "CYPD_STORAGE_ROOT": str(daemon.state)}
     return subprocess.run(
         command, env=environment, input=stdin, capture_output=True, text=True, check=False
@@ -115,7 +115,7 @@ def test_people_read_a_table(daemon: Daemon) -> None:
 
 def test_without_a_registry_there_is_nothing_to_do(tmp_path: Path, daemon: Daemon) -> None:
     """A state folder that no daemon has made yet is told, status 78."""
-    command = [daemon.command[0], "user", "list"]
+    command = [CYPD, "user", "list"]
     environment = {"PATH": "/usr/bin:/bin", "CYPD_STORAGE_ROOT": str(tmp_path / "none")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

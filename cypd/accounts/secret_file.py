@@ -1,7 +1,10 @@
 """Secrets in files that only their owner can read."""
 
+import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -16,12 +19,27 @@ def write(path: Path, secret: str) -> None:
 
 
 def ensure(path: Path) -> str:
-    """Return the secret of a file; the first time, make one up of 256 random bits."""
+    """Return the secret of a file; the first time, make one up of 256 random bits.
+
+    Processes that ask at the same time get the same one.
+    """
+    with _locked(path.parent):
+        try:
+            secret = path.read_text().strip()
+        except FileNotFoundError:
+            secret = ""
+        if not secret:  # also one whose writer was killed before its first byte
+            secret = secrets.token_hex(32)
+            write(path, secret)
+        return secret
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep others out for as long as a file takes to be written (flock(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        secret = path.read_text().strip()
-    except FileNotFoundError:
-        secret = ""
-    if not secret:  # also one whose writer was killed before its first byte
-        secret = secrets.token_hex(32)
-        write(path, secret)
-    return secret
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -43,11 +43,12 @@ class SystemInfo(Answer, frozen=True):
 
 
 class System:
-    """The handlers. ``disk`` looks at the storage of this moment."""
+    """The handlers. ``disk`` looks at the storage of this moment; ``workers``: how many serve."""
 
-    def __init__(self, disk: Callable[[], Disk], gc: Collection) -> None:
+    def __init__(self, disk: Callable[[], Disk], gc: Collection, workers: int) -> None:
         self._disk = disk
         self._gc = gc
+        self._workers = workers
         self._started = time.monotonic()
 
     def routes(self) -> list[Route]:
@@ -73,7 +74,7 @@ class System:
         return SystemInfo(
             version=cypd.__version__,
             python=platform.python_version(),
-            workers=1,
+            workers=self._workers,
             started_at=datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=uptime),
             uptime=uptime,
             storage=self._disk(),

@@ -3,7 +3,8 @@
 import argparse
 
 from cypd.config import Config
-from cypd.daemon import require_certificates, require_root
+from cypd.daemon import require_certificates
+from cypd.state import require_root
 
 
 def check(config: Config, _: argparse.Namespace) -> int:

@@ -5,16 +5,24 @@ import asyncio
 import faulthandler
 import os
 
-import uvloop
-
 from cypd import logs
-from cypd.config import Config
-from cypd.daemon import serve
+from cypd.config import Config, load
+from cypd.sockets import Listeners
+from cypd.state import require_root
+from cypd.supervisor import Supervisor
+from cypd.systemd import Notifier
 
 
-def run(config: Config, _: argparse.Namespace) -> int:
+def run(config: Config, options: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     logs.configure(config.log.level, config.log.format, os.environ)
-    faulthandler.enable()  # the watchdog's SIGABRT then shows where each thread hangs
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(config))
+    faulthandler.enable()  # the watchdog's SIGABRT then shows where it hangs
+
+    def configure() -> Config:
+        read = load(options.config, os.environ)
+        require_root(read)
+        return read
+
+    # Both take their variables out of the environment, before a worker gets it.
+    notifier, listeners = Notifier(os.environ), Listeners(os.environ)
+    return asyncio.run(Supervisor(configure, listeners, notifier).run())

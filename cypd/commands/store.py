@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from cypd.audit.ports import SUCCESS, Entry
 from cypd.config import Config, ConfigError
-from cypd.daemon import require_root
 from cypd.metadata.lmdb import LmdbMetadata
+from cypd.state import require_root
 
 
 async def note(metadata: LmdbMetadata, action: str, **target: str) -> None:

@@ -13,7 +13,7 @@ from cypd.accounts.users import Users
 from cypd.commands.store import note, opened
 from cypd.composition.accounts import build_accounts
 from cypd.config import Config
-from cypd.daemon import require_root
+from cypd.state import require_root
 
 Change = Callable[[Users, User], Awaitable[object]]
 

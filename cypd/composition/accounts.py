@@ -21,10 +21,12 @@ from cypd.auth.authenticator import UserAuthenticator
 from cypd.auth.passwords import PasswordPool, hash_password
 from cypd.auth.tokens import Lifetimes, Tokens
 from cypd.config import Config, ConfigError
+from cypd.turn import turn
 
 log = logging.getLogger(__name__)
 
 _KEY_CHARACTERS = 32
+_LOOK_SECONDS = 0.02  # the others of its crew wait for the first one, and who starts cypd for them
 
 
 class Accounts(NamedTuple):
@@ -42,9 +44,8 @@ class Accounts(NamedTuple):
     key: str
     """What tokens are signed with."""
 
-    async def keep(self) -> None:
-        """Note when tokens were used, and forget what is over."""
-        await self.authenticator.flush()
+    async def sweep(self) -> None:
+        """Forget what is over."""
         await self.store.sweep(now=time.time(), window=self.window)
 
 
@@ -85,13 +86,14 @@ def _token_key(root: Path) -> str:
 
 async def make_administrator(config: Config, root: Path, accounts: Accounts) -> None:
     """See to it that somebody can sign in after the first start."""
-    written = await ensure_administrator(
-        accounts.store,
-        accounts.users,
-        accounts.hasher,
-        configured_password=config.auth.admin_password
-        or systemd.credential(os.environ, "admin-password"),
-        password_file=root / "admin-password",
-    )
+    async with turn(root / "start.lock", look=_LOOK_SECONDS):
+        written = await ensure_administrator(
+            accounts.store,
+            accounts.users,
+            accounts.hasher,
+            configured_password=config.auth.admin_password
+            or systemd.credential(os.environ, "admin-password"),
+            password_file=root / "admin-password",
+        )
     if written:
         log.info("first start: the password of the user %s is in %s", ADMINISTRATOR, written)

@@ -103,7 +103,7 @@ class Parts:
         collection = Collection(interval=config.gc.interval, blob_grace=config.gc.blob_grace)
         return Api(
             [
-                *System(lambda: _disk(self.root), collection).routes(),
+                *System(lambda: _disk(self.root), collection, config.server.workers).routes(),
                 *Auth(accounts.sessions, accounts.users).routes(),
                 *Own(accounts.users, accounts.personal_tokens, accounts.second_factor).routes(),
                 *Everybody(accounts.users, members).routes(),

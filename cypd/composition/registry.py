@@ -109,29 +109,34 @@ async def registry(
             loose_grace=config.gc.loose_grace,
         )
 
-        async def send() -> None:
-            async with turn(root / "sender.lock"):
-                await sender.run()
-
         async def forget_old() -> None:
             await _forget_old(config, metadata)
 
-        async with api, asyncio.TaskGroup() as upkeep:
+        async def upkeep() -> None:
+            async with turn(root / "upkeep.lock"), asyncio.TaskGroup() as group:
+                for name, interval, work in (
+                    ("janitor", config.gc.interval, janitor.sweep),
+                    ("accounts", _ACCOUNTS_SECONDS, accounts.sweep),
+                    ("events", _EVENTS_SECONDS, forget_old),
+                    ("webhooks", _SENDER_SECONDS, sender.run),
+                    ("retention", _RETAIN_SECONDS, retention.run),
+                ):
+                    group.create_task(repeat(name, interval, work, on_fatal))
+
+        flushes = {
+            "tokens": (_ACCOUNTS_SECONDS, accounts.authenticator.flush),
+            "pulls": (config.events.pull_interval, pulls.flush),
+        }
+        async with api, asyncio.TaskGroup() as group:
             tasks = [
-                upkeep.create_task(repeat("janitor", config.gc.interval, janitor.sweep, on_fatal)),
-                upkeep.create_task(repeat("accounts", _ACCOUNTS_SECONDS, accounts.keep, on_fatal)),
-                upkeep.create_task(repeat("events", _EVENTS_SECONDS, forget_old, on_fatal)),
-                upkeep.create_task(repeat("webhooks", _SENDER_SECONDS, send, on_fatal)),
-                upkeep.create_task(
-                    repeat("pulls", config.events.pull_interval, pulls.flush, on_fatal)
-                ),
-                upkeep.create_task(repeat("retention", _RETAIN_SECONDS, retention.run, on_fatal)),
-                upkeep.create_task(_check_readers(metadata)),
+                group.create_task(upkeep()),
+                group.create_task(_check_readers(metadata)),
+                *(group.create_task(repeat(it, *flushes[it], on_fatal)) for it in flushes),
             ]
             yield logged(compose(parts.v2(), api, health), config.log.requests), health
             for task in tasks:
                 task.cancel()
-            for flush in (accounts.authenticator.flush, pulls.flush):
+            for _, flush in flushes.values():
                 with contextlib.suppress(Fatal, Unavailable):
                     await flush()
 

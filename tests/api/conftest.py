@@ -137,7 +137,7 @@ class House:
         self.fatal: list[Fatal] = []
         gc = Collection(interval=3600.0, blob_grace=60.0)
         self.api = Api(
-            [*System(lambda: Disk(total=10, free=4), gc).routes(), *self.things.routes()],
+            [*System(lambda: Disk(total=10, free=4), gc, 2).routes(), *self.things.routes()],
             self.credentials,
             unrecorded,
             always_200=always_200,

@@ -29,12 +29,17 @@ class Pusher:
         neighbours: Sequence[Shelf],
         random: Random,
         killed: threading.Event,
+        over: threading.Event | None = None,
+        pause: float = 0.0,
     ) -> None:
+        """``pause``: seconds between two things that it does."""
         self._client = client
         self._shelf = shelf
         self._neighbours = neighbours
         self._random = random
         self._killed = killed
+        self._over = over or threading.Event()
+        self._pause = pause
         self._actions: dict[Callable[[], None], int] = {
             self._push_whole: 4,
             self._push_in_two: 4,
@@ -49,10 +54,10 @@ class Pusher:
         }
 
     def run(self) -> None:
-        """Do one thing after the other until the daemon is gone."""
+        """Do one thing after the other until the daemon is gone, or it is over."""
         actions, weights = list(self._actions), list(self._actions.values())
         try:
-            while True:
+            while not self._over.wait(self._pause):
                 self._random.choices(actions, weights)[0]()
         except GONE:
             if not self._killed.is_set():

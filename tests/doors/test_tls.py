@@ -259,72 +259,19 @@ def self_sign(key: Path, certificate: Path) -> None:
     certificate.write_bytes(issued.public_bytes(serialization.Encoding.PEM))
 
 
-# Reloading
+# The end
 
 
-async def test_reload(open_tls: OpenTls, tmp_path: Path) -> None:
-    """New connections get the new certificate; those that are open go on, idle and busy ones."""
-    authority = Authority(tmp_path)
-    opened = await open_tls(hello, files=authority.files, limits=PATIENT)
-    opened.context = authority.context()
-    before = await opened.client()
-    silent = await opened.client()
-    await before.get()
-    certificate = authority.certify()
-    await opened.door.reload()
-    after = await opened.client()
-
-    assert certificate == after.session.certificate != before.session.certificate
-    for client in (before, silent, after):
-        assert (await client.get()).body == b"hello"
-
-
-async def test_reload_of_bad_files(open_tls: OpenTls, tmp_path: Path) -> None:
-    """Files that can't be used are refused, and the certificate stays what it was."""
-    authority = Authority(tmp_path)
-    opened = await open_tls(hello, files=authority.files)
-    opened.context = authority.context()
-    first = (await opened.client()).session.certificate
-    authority.files.key.write_text("no key")
-    with pytest.raises(CertificateError, match="no private key"):
-        await opened.door.reload()
-
-    client = await opened.client()
-    assert client.session.certificate == first
-    assert (await client.get()).body == b"hello"
-
-
-async def test_reload_loses_no_connection(open_tls: OpenTls) -> None:
-    """Clients that come and go all the time see nothing of five reloads."""
+async def test_a_drain_cuts_nobody_short(open_tls: OpenTls) -> None:
+    """Who was let in before a drain and has asked for nothing yet is answered."""
     opened = await open_tls(hello, limits=PATIENT)
-    stop = asyncio.Event()
-
-    async def visit() -> int:
-        visits = 0
-        while not stop.is_set():
-            client = await opened.client()
-            assert (await client.get()).body == b"hello"
-            client.close()
-            visits += 1
-        return visits
-
-    visitors = [asyncio.create_task(visit()) for _ in range(8)]
-    for _ in range(5):
-        await asyncio.sleep(0.05)
-        await opened.door.reload()
-    stop.set()
-
-    assert min(await asyncio.gather(*visitors)) > 0
-
-
-async def test_retired_connections_end(open_tls: OpenTls) -> None:
-    """After a reload, connections of before are closed when they have been idle for long."""
-    opened = await open_tls(hello)
-    client = await opened.client()
-    await client.get()
-    await opened.door.reload()
-
-    assert await client.read_all() == b""
+    clients = [await opened.client() for _ in range(8)]
+    draining = asyncio.ensure_future(opened.door.drain(30))
+    await asyncio.sleep(0.3)
+    for client in clients:
+        assert (await client.get()).body == b"hello"
+        client.close()
+    await draining
 
 
 # HTTP/2

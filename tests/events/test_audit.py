@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import PASSWORD, Daemon
+from tests.daemon import CYPD, PASSWORD, Daemon
 from tests.events.test_streams import person, push
 from tests.webhooks.sink import api, hook, project, sign_in
 
@@ -169,7 +169,7 @@ def test_the_command_line_is_told_of(daemon: Daemon) -> None:
         if command[0] == "user":
             person(daemon, command[2])
         done = subprocess.run(
-            [daemon.command[0], *command],
+            [CYPD, *command],
             env={"PATH": "/usr/bin:/bin", "CYPD_STORAGE_ROOT": str(daemon.state), "USER": "ada"},
             capture_output=True,
             text=True,

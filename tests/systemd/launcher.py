@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.crash.mortal import Mortal
+from tests.daemon import Supervised
 
 # The variables name a process id that is known only after the fork, and descriptors from 3 on.
 _EXEC = """
@@ -26,8 +27,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class Launcher(Mortal):
-    """A daemon on sockets that stay open while it restarts, with somebody to notify.
+class Launcher(Mortal, Supervised):
+    """A service of two workers, on sockets that stay open over restarts, with somebody to notify.
 
     ``names``: what the sockets are called, one socket each; ``port`` is the first one's.
     """
@@ -46,6 +47,7 @@ class Launcher(Mortal):
         super().__init__(
             directory,
             {
+                "CYPD_SERVER_WORKERS": "2",
                 "LISTEN_FDS": str(len(names)),
                 "LISTEN_FDNAMES": ":".join(names),
                 "NOTIFY_SOCKET": address,
@@ -60,7 +62,7 @@ class Launcher(Mortal):
         self.port = self.sockets[0].getsockname()[1]
         self.descriptors = tuple(sock.fileno() for sock in self.sockets)
         passed = ",".join(str(number) for number in self.descriptors)
-        self.command = (sys.executable, "-ISc", _EXEC, passed, *Mortal.command)
+        self.command = (sys.executable, "-ISc", _EXEC, passed, *Supervised.command)
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(address.replace("@", "\0", 1) if notify else address)
         self._heard = threading.Condition()
@@ -85,6 +87,12 @@ class Launcher(Mortal):
             super().__exit__(kind, error, traceback)
         finally:
             self.close()
+
+    def start(self, deadline: float = 40) -> None:
+        """Return when it is ready, all workers of it."""
+        before = self.heard("READY=1")
+        super().start(deadline)
+        self.hear("READY=1", count=before + 1, deadline=deadline)
 
     def close(self) -> None:
         """Close the sockets."""

@@ -1,7 +1,9 @@
 """The units: what systemd thinks of them, and whether the daemon can live with what they forbid."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from random import Random
@@ -10,7 +12,7 @@ import pytest
 
 from cypd.oci.digest import Digest
 from tests.crash.client import Client
-from tests.daemon import Daemon
+from tests.daemon import CYPD
 from tests.syscalls.strace import Call, parse, require_strace
 from tests.systemd.launcher import Launcher
 
@@ -38,7 +40,7 @@ def test_the_units_are_understood(tmp_path: Path) -> None:
     additions = tmp_path / "cypd.service.d"
     additions.mkdir()
     for unit in UNITS.iterdir():
-        text = unit.read_text().replace("/opt/cypd/bin/cypd", Daemon.command[0])
+        text = unit.read_text().replace("/opt/cypd/bin/cypd", CYPD)
         folder = additions if unit.suffix == ".conf" else tmp_path
         (folder / unit.name).write_text(text)
     done = analyze("verify", *(str(it) for it in tmp_path.iterdir() if it.is_file()))
@@ -53,8 +55,9 @@ def test_the_service_is_confined() -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
+@pytest.mark.timeout(240)
 def test_the_daemon_does_nothing_that_the_service_forbids(tmp_path: Path) -> None:
-    """From start to stop it makes no forbidden system call, maps no page to write and execute."""
+    """From start over a reload to its stop it makes no forbidden system call, and no writable code."""
     allowed = _allowed_calls()
     strace, log = require_strace(), tmp_path / "strace.log"
     sweeps = {"CYPD_GC_INTERVAL": "0.2", "CYPD_GC_BLOB_GRACE": "0.2"}
@@ -63,6 +66,8 @@ def test_the_daemon_does_nothing_that_the_service_forbids(tmp_path: Path) -> Non
     with daemon, Client(daemon) as client:
         _use(client)
         daemon.hear("WATCHDOG=1", count=3)
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.hear("READY=1", count=2, deadline=100)
     calls = parse(log.read_text(errors="replace"))
 
     assert {"sendfile", "flock", "accept4"} <= {call.name for call in calls}

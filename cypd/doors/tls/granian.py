@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from contextlib import suppress
 from typing import Any
 
 from granian.constants import Interfaces, SSLProtocols
@@ -57,8 +56,6 @@ class Granian(Server):
         )
         # A descriptor of its own, which Rust closes when it stops listening.
         self._descriptor = sock.dup().detach()
-        self._grace = limits.keep_alive
-        self._hurry = asyncio.Event()
 
     def _init_shared_socket(self) -> None:
         """Instead of binding one with SO_REUSEPORT."""
@@ -70,20 +67,9 @@ class Granian(Server):
         self.startup(self._spawn_asgi_worker, self.target)
         await asyncio.sleep(0)  # the worker's task begins, and listens
 
-    async def retire(self) -> None:
-        """Leave new connections to a successor, and stop once our own have had their time.
-
-        Stopped at once, Granian would cut handshakes, and connections before their first request.
-        """
+    def stop_accepting(self) -> None:
+        """Leave new connections to others; those that are go on."""
         stop_accepting(self._descriptor)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._grace):
-                await self._hurry.wait()
-        await self.shutdown()
-
-    def hurry(self) -> None:
-        """Let ``retire`` wait no longer."""
-        self._hurry.set()
 
     async def stop(self) -> None:
         """Accept no more, close idle connections, return when running requests have ended."""

@@ -15,6 +15,7 @@ from cypd.doors.tls.granian import Granian
 # Seconds that Granian gets to notice that its connections were cut. Out of descriptors it never
 # does: it asks for the next connection over and over, and does nothing else.
 _LAST_WAIT = 5.0
+_LOOK_SECONDS = 0.1
 
 
 class TlsDoor:
@@ -32,10 +33,9 @@ class TlsDoor:
         self._app = app
         self._certificates = certificates
         self._limits = limits
-        self._sockets: list[socket.socket] = []  # for Granian to duplicate
+        self._sockets: list[socket.socket] = []
         self._addresses: list[kernel.Address] = []
         self._workers: list[Granian] = []
-        self._retiring: dict[asyncio.Task[None], Granian] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
@@ -63,28 +63,9 @@ class TlsDoor:
             # connections inherit it.
             window = round(self._limits.rate_window * 1000)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, window)
-        self._workers = await self._open()
-
-    async def reload(self) -> None:
-        """Read the certificates again, for the connections to come; those that are go on.
-
-        Raises CertificateError, and nothing has changed then.
-        """
-        await asyncio.to_thread(self._certificates.check)
-        workers = await self._open()
-        retired, self._workers = self._workers, workers
-        for worker in retired:
-            task = asyncio.create_task(worker.retire())
-            self._retiring[task] = worker
-            task.add_done_callback(self._retiring.pop)
-
-    async def _open(self) -> list[Granian]:
-        workers: list[Granian] = []
-        for sock in self._sockets:
             worker = Granian(self._serve, sock, self._certificates, self._limits)
-            workers.append(worker)
+            self._workers.append(worker)
             await worker.start()
-        return workers
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
@@ -99,6 +80,8 @@ class TlsDoor:
         """Stop accepting, let running requests finish for ``deadline`` seconds, cut the rest."""
         while self._sockets:
             self._sockets.pop().close()
+        for worker in self._workers:
+            worker.stop_accepting()
         ended = asyncio.create_task(self._end())
         await asyncio.wait({ended}, timeout=deadline)
         if not ended.done():
@@ -106,11 +89,19 @@ class TlsDoor:
             await asyncio.wait({ended}, timeout=_LAST_WAIT)
 
     async def _end(self) -> None:
-        for worker in self._retiring.values():
-            worker.hurry()
-        await asyncio.gather(*self._retiring, *(worker.stop() for worker in self._workers))
+        await self._linger()
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
         while self._running:  # applications whose client has gone
             await asyncio.wait(self._running)
+
+    async def _linger(self) -> None:
+        """Let who came a moment ago ask for something.
+
+        Stopped at once, Granian would cut handshakes, and connections before their first request.
+        """
+        looks = round(self._limits.linger / _LOOK_SECONDS)
+        while self.connections and (looks := looks - 1) >= 0:  # noqa: ASYNC110 (see ``kernel``)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _cut(self) -> None:
         """Hang up, cancel what still runs, and wait until it has cleaned up behind itself."""
