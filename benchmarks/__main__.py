@@ -19,6 +19,7 @@ from benchmarks import (
     machine,
     memory,
     report,
+    scrape,
     small_pulls,
     small_pushes,
     tls_pulls,
@@ -39,6 +40,7 @@ CLAIMS: Mapping[str, Callable[[Lab], Iterable[Result]]] = {
     "dead-webhooks": dead_webhooks.run,
     "memory": memory.run,
     "workers": workers.run,
+    "scrape": scrape.run,
 }
 RESULTS = Path(__file__).with_name("results")
 MISSED, UNABLE, ENDED = 1, 2, 128

@@ -162,6 +162,7 @@ class Cypd(Registry):
 
     def __init__(self, directory: Path, cpu: int | str, *, tls: bool = False) -> None:
         super().__init__(directory, cpu, tls=tls)
+        self.metrics_port = _free_port()
         self._password = secrets.token_urlsafe()
         self.credentials = f"admin:{self._password}"
 
@@ -179,6 +180,7 @@ class Cypd(Registry):
         return {
             **(tls if self.tls_port is not None else {}),
             "CYPD_SERVER_LISTEN": f"127.0.0.1:{self.port}",
+            "CYPD_SERVER_METRICS_LISTEN": f"127.0.0.1:{self.metrics_port}",
             "CYPD_STORAGE_ROOT": str(self.directory / "state"),
             "CYPD_AUTH_ADMIN_PASSWORD": self._password,
             "CYPD_ACCESS_ANONYMOUS": "pull",

@@ -4,8 +4,10 @@ from cypd.doors.asgi import Application, Receive, Scope, Send
 from cypd.health import Health
 
 
-def compose(v2: Application, api: Application, health: Health) -> Application:
-    """Return the application that serves everything."""
+def compose(
+    v2: Application, api: Application, health: Health, metrics: Application | None
+) -> Application:
+    """Return the application that serves everything; ``/metrics`` only if told to."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
@@ -15,6 +17,8 @@ def compose(v2: Application, api: Application, health: Health) -> Application:
             await api(scope, receive, send)
         elif path in ("/healthz", "/readyz"):
             await _answer_health(health, scope, send)
+        elif metrics and path == "/metrics":
+            await metrics(scope, receive, send)
         else:
             await _answer(send, 404, b"no such path; the OCI distribution API is below /v2/\n")
 

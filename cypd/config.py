@@ -34,6 +34,7 @@ class Server(_Section, frozen=True):
     listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:5000",)
     tls_listen: tuple[str, ...] = ()
     workers: Annotated[int, Meta(ge=0, le=64)] = 0
+    metrics_listen: tuple[str, ...] = ("127.0.0.1:5001",)
     max_connections: Annotated[int, Meta(ge=1)] = 10_000
     header_timeout: _Positive = 10.0
     idle_timeout: _Positive = 75.0
@@ -42,6 +43,7 @@ class Server(_Section, frozen=True):
     def __post_init__(self) -> None:
         self.addresses()
         self.tls_addresses()
+        self.metrics_addresses()
 
     def addresses(self) -> list[tuple[str, int]]:
         """Return ``listen`` as (host, port)."""
@@ -50,6 +52,10 @@ class Server(_Section, frozen=True):
     def tls_addresses(self) -> list[tuple[str, int]]:
         """Return ``tls_listen`` as (host, port)."""
         return [_address("tls_listen", address) for address in self.tls_listen]
+
+    def metrics_addresses(self) -> list[tuple[str, int]]:
+        """Return ``metrics_listen`` as (host, port)."""
+        return [_address("metrics_listen", address) for address in self.metrics_listen]
 
 
 def _address(key: str, text: str) -> tuple[str, int]:
@@ -166,6 +172,18 @@ class Gc(_Section, frozen=True):
     loose_grace: _Positive = 86400.0
 
 
+class Metrics(_Section, frozen=True):
+    """What is told of the registry at /metrics, and to whom."""
+
+    token: str = ""
+    public: bool = False
+    projects: Annotated[int, Meta(ge=0, le=1000)] = 100
+
+    def __post_init__(self) -> None:
+        if self.token and not re.fullmatch(r"[\x21-\x7e]{16,1024}", self.token):
+            raise ValueError("token: a token has 16 to 1024 characters of ASCII, without spaces")
+
+
 class Log(_Section, frozen=True):
     """What is written to standard error."""
 
@@ -190,6 +208,7 @@ class Config(_Section, frozen=True):
     webhooks: Webhooks = Webhooks()
     events: Events = Events()
     gc: Gc = Gc()
+    metrics: Metrics = Metrics()
     log: Log = Log()
 
 

@@ -22,6 +22,7 @@ from cypd.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
+_SCRAPE_LIMITS = Limits(connections=100)
 _CLOSE_SECONDS = 30.0  # after the last request: queued writes, and threads
 
 Doors = Sequence[PlainDoor | TlsDoor]
@@ -69,20 +70,29 @@ async def serve(config: Config, sockets: Sockets, notifier: Notifier) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with registry(config, root, on_fatal) as (application, health):
-        doors = await _open(application, config, certificates, sockets)
+    async with registry(config, root, on_fatal) as running:
+        health, tasks = running.health, list[asyncio.Task[None]]()
+        doors = await _open(running.application, config, certificates, sockets)
+        running.metrics.vitals.connections = lambda: sum(it.connections for it in doors)
+        # Not eager: a scrape waits for others, and gives way to requests.
+        scrapes = PlainDoor(running.scraped, _SCRAPE_LIMITS, eager=False)
+        await scrapes.start(sockets["metrics"])
+        if sockets["metrics"] or config.metrics.public:
+            tasks.append(loop.create_task(running.metrics.watch()))
         served = addresses(sockets)
         gc.freeze()  # what was built to stay need not be looked at again by the collector
         log.info("cypd %s serves %s, data in %s", cypd.__version__, served, root)
         notifier.ready(f"serves {served}")
-        watch = loop.create_task(notifier.watch(health.is_well, lambda: _figures(doors)))
+        watch = notifier.watch(health.is_well, lambda: _figures(doors))
+        tasks.append(loop.create_task(watch))
         await stopping.wait()
         grace = config.server.drain_timeout if status == 0 else 0.0
         log.info("stopping: %s, at most %g seconds", _figures(doors), grace)
         notifier.stopping(f"stopping, {_figures(doors)}", grace + _CLOSE_SECONDS)
         health.is_draining = True
-        await asyncio.gather(*(door.drain(grace) for door in doors))
-        watch.cancel()
+        await asyncio.gather(*(door.drain(grace) for door in (*doors, scrapes)))
+        for task in tasks:
+            task.cancel()
     return status
 
 

@@ -21,12 +21,14 @@ class _Role(NamedTuple):
     key: str
     """Of the configuration."""
     scheme: str
+    path: str
     addresses: Callable[[Server], list[Address]]
 
 
 ROLES = {
-    "http": _Role("server.listen", "http", Server.addresses),
-    "https": _Role("server.tls_listen", "https", Server.tls_addresses),
+    "http": _Role("server.listen", "http", "", Server.addresses),
+    "https": _Role("server.tls_listen", "https", "", Server.tls_addresses),
+    "metrics": _Role("server.metrics_listen", "http", "/metrics", Server.metrics_addresses),
 }
 
 
@@ -88,7 +90,9 @@ def _bound(role: str, address: Address) -> socket:
 def addresses(sockets: Sockets) -> str:
     """Return where one can connect to, as URLs."""
     return ", ".join(
-        f"{ROLES[role].scheme}://{_address(it)}" for role, some in sockets.items() for it in some
+        f"{ROLES[role].scheme}://{_address(it)}{ROLES[role].path}"
+        for role, some in sockets.items()
+        for it in some
     )
 
 

@@ -48,6 +48,7 @@ class Daemon:
         self.log = directory / "cypd.log"
         self.environment = {
             "CYPD_SERVER_LISTEN": self.host,
+            "CYPD_SERVER_METRICS_LISTEN": "",
             "CYPD_STORAGE_ROOT": str(self.state),
             "CYPD_AUTH_ADMIN_PASSWORD": self.password,
             **(environment or {}),

@@ -20,7 +20,11 @@ def run(
     return subprocess.run(
         [CYPD, *arguments],
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin", **(environment or {})},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "CYPD_SERVER_METRICS_LISTEN": "",  # its port may be another's
+            **(environment or {}),
+        },
         capture_output=True,
         text=True,
         timeout=20,

@@ -6,23 +6,28 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 from cypd.asgi import compose
 from cypd.audit.audit import Audit
 from cypd.composition.accounts import build_accounts, make_administrator
 from cypd.composition.apis import Parts
 from cypd.composition.client import Client
+from cypd.composition.metrics import build_metrics, metrics_token
 from cypd.composition.upkeep import OnFatal, repeat
 from cypd.config import Config
 from cypd.doors.asgi import Application
 from cypd.health import Health
 from cypd.metadata.lmdb import LmdbMetadata
+from cypd.metrics.metrics import Metrics
 from cypd.projects.access import ProjectAccess
 from cypd.registry.janitor import Janitor
 from cypd.registry.ports import Fatal, Unavailable
 from cypd.registry.pulls import PullCounter
 from cypd.request_log import logged
+from cypd.request_meter import metered
 from cypd.retention.retention import Retention
+from cypd.scrape import scrape
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.space import FreeSpace
 from cypd.turn import turn
@@ -41,10 +46,18 @@ _AUDIT_ENTRIES = 1_000_000
 _RETAIN_SECONDS = 3600.0
 
 
+class Registry(NamedTuple):
+    """A registry that runs."""
+
+    application: Application
+    health: Health
+    metrics: Metrics
+    scraped: Application
+    """Serves ``/metrics``."""
+
+
 @contextlib.asynccontextmanager
-async def registry(
-    config: Config, root: Path, on_fatal: OnFatal
-) -> AsyncIterator[tuple[Application, Health]]:
+async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterator[Registry]:
     """Build everything over the state folder; take it down in reverse order."""
     async with contextlib.AsyncExitStack() as stack:
         metadata = LmdbMetadata(root / "metadata", config.metadata.map_size)
@@ -52,6 +65,9 @@ async def registry(
         storage = FilesystemStorage(root)
         stack.callback(storage.close)
         await _test_write(metadata)
+        metrics = build_metrics(config, root, metadata)
+        stack.callback(metrics.close)
+        scraped = scrape(metrics.text, metrics_token(config))
         space = FreeSpace(root, config.storage.min_free)
         health = Health(metadata.probe, space.is_enough, on_fatal)
         accounts = build_accounts(config, root, metadata.accounts)
@@ -109,13 +125,16 @@ async def registry(
             loose_grace=config.gc.loose_grace,
         )
 
+        async def collect() -> None:
+            metrics.saw_collection(await janitor.sweep())
+
         async def forget_old() -> None:
             await _forget_old(config, metadata)
 
         async def upkeep() -> None:
             async with turn(root / "upkeep.lock"), asyncio.TaskGroup() as group:
                 for name, interval, work in (
-                    ("janitor", config.gc.interval, janitor.sweep),
+                    ("janitor", config.gc.interval, collect),
                     ("accounts", _ACCOUNTS_SECONDS, accounts.sweep),
                     ("events", _EVENTS_SECONDS, forget_old),
                     ("webhooks", _SENDER_SECONDS, sender.run),
@@ -133,7 +152,11 @@ async def registry(
                 group.create_task(_check_readers(metadata)),
                 *(group.create_task(repeat(it, *flushes[it], on_fatal)) for it in flushes),
             ]
-            yield logged(compose(parts.v2(), api, health), config.log.requests), health
+            public = scraped if config.metrics.public else None
+            application = metered(
+                compose(parts.v2(), api, health, public), metrics.page, metrics.named
+            )
+            yield Registry(logged(application, config.log.requests), health, metrics, scraped)
             for task in tasks:
                 task.cancel()
             for _, flush in flushes.values():

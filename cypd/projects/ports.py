@@ -102,6 +102,17 @@ class Usage(NamedTuple):
     """Manifests that carry a tag."""
 
 
+class Holding(NamedTuple):
+    """What a project may hold and what it does, in bytes: what one looks at of all projects."""
+
+    project_id: str
+    name: str
+    quota: int
+    """``UNLIMITED``: no bound."""
+    used: int
+    reserved: int
+
+
 class Totals(NamedTuple):
     """What all projects take, in bytes."""
 
@@ -144,6 +155,10 @@ class ProjectStore(Protocol):
 
     def totals(self) -> Totals:
         """Return what all projects take."""
+        ...
+
+    def holdings(self, *, after: str, limit: int) -> Sequence[Holding]:
+        """Return at most ``limit`` projects with ids greater than ``after``, ascending."""
         ...
 
     async def create_project(self, project: Project) -> None:

@@ -2,12 +2,24 @@
 
 import logging
 import time
+from typing import NamedTuple
 
 from cypd.registry.ports import BlobStorage, MetadataStore
 
 log = logging.getLogger(__name__)
 
 _PIECE = 256
+
+
+class Round(NamedTuple):
+    """What a round has removed, and what it has left for now."""
+
+    sessions: int
+    links: int
+    blobs: int
+    unused_blobs: int
+    """Nobody holds them, but they were not there for long enough."""
+    unused_bytes: int
 
 
 class Janitor:
@@ -28,13 +40,14 @@ class Janitor:
         self._blob_grace = blob_grace
         self._loose_grace = loose_grace
 
-    async def sweep(self) -> None:
+    async def sweep(self) -> Round:
         """Do one round; it may run beside pushes and pulls, and be cut off anywhere."""
         now = time.time()
         sessions = await self._sweep_uploads(now - self._session_ttl)
         links = await self._unlink_loose(now - self._loose_grace)
+        unused: list[int] = []
         blobs = await self._storage.collect(
-            self._metadata.is_held, placed_before=now - self._blob_grace
+            self._metadata.is_held, placed_before=now - self._blob_grace, spared=unused.append
         )
         if sessions or links or blobs:
             log.info(
@@ -44,6 +57,7 @@ class Janitor:
                 links,
                 blobs,
             )
+        return Round(sessions, links, blobs, len(unused), sum(unused))
 
     async def _unlink_loose(self, before: float) -> int:
         """Unlink what no manifest lists, in pieces that let pushes in between."""

@@ -59,6 +59,19 @@ class Upload(msgspec.Struct, frozen=True):
     """Bytes of its project's quota that are kept for it."""
 
 
+class Figures(NamedTuple):
+    """What a store can tell of itself without looking into it."""
+
+    map_size: int
+    """Bytes that it may ever take."""
+    map_used: int
+    """Bytes that it has taken; what was freed in between is used again."""
+    oldest_reader: int
+    """How many transactions ago the longest running reader began."""
+    uploads: int
+    """Upload sessions that are open."""
+
+
 def still_listed(digest: Digest) -> OCIError:
     """Return the refusal to delete what a manifest lists.
 
@@ -347,6 +360,10 @@ class StagedBlob(Protocol):
         ...
 
 
+def no_matter(size: int) -> None:
+    """Be told a size, and do nothing."""
+
+
 class BlobStorage(Protocol):
     """Content by digest, shared by all repositories, and the staged bytes of uploads.
 
@@ -391,9 +408,16 @@ class BlobStorage(Protocol):
         """Return the uploads whose bytes were last written before that time (unix seconds)."""
         ...
 
-    async def collect(self, is_held: Callable[[Digest], bool], *, placed_before: float) -> int:
+    async def collect(
+        self,
+        is_held: Callable[[Digest], bool],
+        *,
+        placed_before: float,
+        spared: Callable[[int], None] = no_matter,
+    ) -> int:
         """Remove blobs that were placed before that time and are not held; return how many.
 
-        ``is_held`` may be called in any thread.
+        ``spared`` is told the size of each that is not held either, but was placed later. Both may
+        be called in any thread.
         """
         ...

@@ -32,6 +32,7 @@ from cypd.registry.ports import (
     StagedBlob,
     Unavailable,
     UploadBusy,
+    no_matter,
 )
 from cypd.storage.small import SmallBlobs
 from cypd.storage.staged import Progress, StagedFile, hash_file
@@ -176,13 +177,19 @@ class FilesystemStorage:
 
     # --- collection -----------------------------------------------------------------------------
 
-    async def collect(self, is_held: Callable[[Digest], bool], *, placed_before: float) -> int:
+    async def collect(
+        self,
+        is_held: Callable[[Digest], bool],
+        *,
+        placed_before: float,
+        spared: Callable[[int], None] = no_matter,
+    ) -> int:
         removed = 0
         for algorithm in ALGORITHMS:
             for shard in _SHARDS:
                 folder = f"{self._blobs}/{algorithm}/{shard}"
                 removed += await self._offload(
-                    _collect_shard, folder, algorithm, is_held, placed_before
+                    _collect_shard, folder, algorithm, is_held, placed_before, spared
                 )
         return removed
 
@@ -303,7 +310,11 @@ def _older_than(folder: str, moment: float) -> list[str]:
 
 
 def _collect_shard(
-    folder: str, algorithm: Algorithm, is_held: Callable[[Digest], bool], placed_before: float
+    folder: str,
+    algorithm: Algorithm,
+    is_held: Callable[[Digest], bool],
+    placed_before: float,
+    spared: Callable[[int], None],
 ) -> int:
     removed = 0
     shard = os.open(folder, _FOLDER)
@@ -314,11 +325,15 @@ def _collect_shard(
         with os.scandir(shard) as entries:
             for entry in entries:
                 digest = _digest(algorithm, entry.name)
+                if digest is None or is_held(digest):
+                    continue
+                found = entry.stat(follow_symlinks=False)
                 # fchmod and rename set the ctime: it tells when the blob was placed.
-                old = entry.stat(follow_symlinks=False).st_ctime < placed_before
-                if digest and old and not is_held(digest):
+                if found.st_ctime < placed_before:
                     os.unlink(entry.name, dir_fd=shard)
                     removed += 1
+                else:
+                    spared(found.st_size)
     finally:
         os.close(shard)
     return removed

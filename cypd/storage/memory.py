@@ -12,6 +12,7 @@ from cypd.registry.ports import (
     Inline,
     StagedBlob,
     UploadBusy,
+    no_matter,
 )
 
 
@@ -90,12 +91,17 @@ class MemoryStorage:
     async def staged_uploads(self, *, idle_since: float) -> Sequence[str]:
         return [key for key, it in self._staged.items() if it.written_at < idle_since]
 
-    async def collect(self, is_held: Callable[[Digest], bool], *, placed_before: float) -> int:
-        garbage = [
-            digest
-            for digest, (_, placed_at) in self._blobs.items()
-            if placed_at < placed_before and not self._placing.get(digest) and not is_held(digest)
-        ]
+    async def collect(
+        self,
+        is_held: Callable[[Digest], bool],
+        *,
+        placed_before: float,
+        spared: Callable[[int], None] = no_matter,
+    ) -> int:
+        unused = [it for it in self._blobs if not self._placing.get(it) and not is_held(it)]
+        garbage = [it for it in unused if self._blobs[it][1] < placed_before]
+        for digest in set(unused) - set(garbage):
+            spared(len(self._blobs[digest][0]))
         for digest in garbage:
             del self._blobs[digest]
         return len(garbage)

@@ -138,7 +138,7 @@ class V2:
 
     async def _route(self, call: Call) -> None:
         scope = call.scope
-        call.target = parse(scope["method"], scope["path"])
+        call.target = scope["target"] = parse(scope["method"], scope["path"])  # for the meter
         route = self.routes[call.target.endpoint]
         call.principal = await self._authenticator.authenticate(
             call.header(b"authorization"),

@@ -124,6 +124,16 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     last_failure_at: float | None = None
 
 
+class Backlog(NamedTuple):
+    """What a webhook is yet to be told."""
+
+    webhook_id: str
+    pending: int
+    """Deliveries that wait or are tried again."""
+    since: float | None
+    """When the oldest thing happened that it was not told of, in unix seconds."""
+
+
 class Due(NamedTuple):
     """The first thing that one repository has to tell one webhook."""
 
@@ -183,6 +193,10 @@ class WebhookStore(Protocol):
 
     def statistics(self, webhook_id: str) -> Statistics:
         """Return how a webhook has fared."""
+        ...
+
+    def backlogs(self, *, after: str, limit: int) -> Sequence[Backlog]:
+        """Return at most ``limit`` backlogs, of webhooks with ids greater than ``after``."""
         ...
 
     def due(self) -> Sequence[Due]:

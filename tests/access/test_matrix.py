@@ -348,6 +348,14 @@ def test_everybody_with_a_session_may_leave(house: House) -> None:
     assert [200, 401] == [house.ask(*_LOGOUT, session).status for _ in range(2)]
 
 
+def test_metrics_are_for_nobody_who_has_an_account(house: House) -> None:
+    """Where clients come in there are none, whoever asks, by whatever means."""
+    people = house.people.values()
+    shown = [it for each in people for it in (f"Bearer {each.access}", house.password(each))]
+
+    assert {404} == {house.ask("GET", "/metrics", it).status for it in (None, *shown)}
+
+
 def test_the_tables_know_every_route(house: House) -> None:
     """A route that is neither in the tables nor open to everybody is a failure."""
     document = json.loads(house.ask("GET", "/api/v1/openapi.json").body)

@@ -56,7 +56,11 @@ class Container(Daemon):
         super().__init__(directory)
         self.state.mkdir()
         os.chown(self.state, 10000, 10000)
-        variables = ("CYPD_SERVER_LISTEN", "CYPD_AUTH_ADMIN_PASSWORD")
+        variables = (
+            "CYPD_SERVER_LISTEN",
+            "CYPD_SERVER_METRICS_LISTEN",
+            "CYPD_AUTH_ADMIN_PASSWORD",
+        )
         self.command = (
             *(*podman.command, "run", "--rm", "--read-only", "--network=host", "--no-healthcheck"),
             *("--name=cypd", "--ulimit=nofile=1024:1024", "--ulimit=nproc=256:256"),

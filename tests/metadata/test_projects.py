@@ -41,6 +41,21 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stor
         store.close()
 
 
+async def test_holdings_are_what_usage_and_quota_say(store: Store) -> None:
+    """Of all projects by id, in parts: what each may hold, holds, and keeps for uploads."""
+    await store.registry.link_blob(APP, TEN, 10, upload_id=None)
+    upload = Upload("id-0", APP, "ada", "sha256", 1.0, reserved=30)
+    await store.registry.open_upload(upload, limit=1)
+    first, second = sorted(
+        [(LIBRARY.id, "library", 100, 10, 30), (OTHER.id, "other", OTHER.storage_quota, 0, 0)]
+    )
+
+    assert store.projects.holdings(after="", limit=9) == [first, second]
+    assert store.projects.holdings(after="", limit=1) == [first]
+    assert store.projects.holdings(after=first[0], limit=1) == [second]
+    assert store.projects.holdings(after=second[0], limit=9) == []
+
+
 async def refused(code: Code, write: object) -> None:
     """Assert that a write is refused with that code."""
     with pytest.raises(Refusal) as refusal:

@@ -87,6 +87,34 @@ async def refused(code: Code, call: Awaitable[object]) -> None:
     assert code is refusal.value.code
 
 
+async def test_a_backlog_begins_with_the_oldest_thing_that_was_not_told(
+    metadata: LmdbMetadata,
+) -> None:
+    """Whether it waits as a delivery or is none yet; what was told, or is for others, is none."""
+    hook = await made(metadata)
+    idle = await made(metadata, project_id=OTHER.id)
+
+    def backlog(of: Webhook) -> tuple[int, float | None]:
+        found = metadata.webhooks.backlogs(after="", limit=9)
+        assert [it.webhook_id for it in found] == sorted([hook.id, idle.id])
+        [it] = [it for it in found if it.webhook_id == of.id]
+        return it.pending, it.since
+
+    assert backlog(hook) == (0, None)
+    await push(metadata, APP, "one", at=5.0)
+    assert backlog(hook) == (0, 5.0)
+    await push(metadata, TOOL, "two", at=6.0)
+    await fan_out(metadata)
+    assert backlog(hook) == (2, 5.0)
+    numbers = sorted(it.number for it in metadata.webhooks.due())
+    await metadata.webhooks.record_attempt(hook.id, numbers[0], DONE, None)
+    assert backlog(hook) == (1, 6.0)
+    await metadata.webhooks.record_attempt(hook.id, numbers[1], DONE, None)
+    assert backlog(hook) == (0, None) == backlog(idle)
+    [first, second] = sorted([hook.id, idle.id])
+    assert [it.webhook_id for it in metadata.webhooks.backlogs(after=first, limit=9)] == [second]
+
+
 async def test_a_webhook_is_told_of_its_project_from_its_beginning(metadata: LmdbMetadata) -> None:
     """Each event once, in order, and neither what was before nor what is another project's."""
     await push(metadata, APP, "before")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,43 @@ def committed(environment: Environment, key: bytes) -> bytes | None:
 def last_transaction(environment: Environment) -> int:
     """Return the number of the last commit."""
     return int(environment.lmdb.info()["last_txnid"])
+
+
+async def test_each_commit_is_told_on_the_loop(environment: Environment) -> None:
+    """How long it took and of how many writes it was, after those who waited have their answers."""
+    told: list[tuple[float, int, int]] = []
+    loop = threading.get_ident()
+    environment.writer.seen = lambda seconds, count: told.append(
+        (seconds, count, threading.get_ident())
+    )
+    await environment.writer.run(lambda _: time.sleep(0.05))
+    await environment.writer.run(put(b"key"))
+    await asyncio.sleep(0)
+
+    assert [(count, where) for _, count, where in told] == [(1, loop), (1, loop)]
+    assert told[0][0] >= 0.05
+    assert environment.writer.waiting == 0
+
+
+def test_figures_are_those_of_the_map(environment: Environment) -> None:
+    """How much of it is taken, and how many transactions ago its oldest reader began."""
+    before = environment.figures()
+    assert before.map_size == 1 << 20
+    assert 0 < before.map_used < before.map_size
+    with environment.lmdb.begin():
+        for number in range(7):
+            commit = threading.Thread(target=_commit, args=(environment, b"%d" % number))
+            commit.start()
+            commit.join()
+        assert environment.figures().oldest_reader == 7
+
+    assert environment.figures().oldest_reader == 0
+    assert environment.figures().map_used > before.map_used
+
+
+def _commit(environment: Environment, key: bytes) -> None:
+    with environment.lmdb.begin(write=True) as transaction:
+        transaction.put(key, b"x" * 10_000)
 
 
 async def test_waiting_writes_share_a_commit(environment: Environment) -> None:

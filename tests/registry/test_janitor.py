@@ -60,6 +60,23 @@ def body(content: bytes) -> Body:
     return Body(pieces(), len(content))
 
 
+async def test_a_round_tells_what_it_did_and_what_it_left(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions, links and blobs that went, and the unused blobs that are to go later."""
+    content = b"content"
+    upload = await house.uploads.start(name(), ADMIN, "sha256")
+    await house.uploads.commit(upload, body(content), Digest.of(content))
+    await house.metadata.registry.unlink_blob(name(), Digest.of(content))
+    await house.uploads.start(name(), ADMIN, "sha256")
+
+    assert await house.janitor.sweep() == (0, 0, 0, 1, len(content))
+    later = time.time() + 2 * DAY
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert await house.janitor.sweep() == (1, 0, 1, 0, 0)
+    assert await house.janitor.sweep() == (0, 0, 0, 0, 0)
+
+
 async def test_sessions_that_nobody_continues_go(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,22 @@ async def test_collection_takes_what_is_old_and_not_held(storage: BlobStorage) -
     assert not storage.has(free, 4)
 
 
+async def test_collection_tells_what_it_leaves_for_now(storage: BlobStorage) -> None:
+    """The size of each blob that nobody holds and that is too young; nothing of held ones."""
+    held = await store(storage, b"held")
+    await store(storage, b"free")
+    await store(storage, LARGE)
+    sizes: list[int] = []
+    await storage.collect(
+        lambda digest: digest == held, placed_before=time.time() - 60, spared=sizes.append
+    )
+    assert sorted(sizes) == [4, len(LARGE)]
+
+    sizes.clear()
+    await storage.collect(lambda digest: digest == held, placed_before=FUTURE, spared=sizes.append)
+    assert sizes == []
+
+
 async def test_collection_waits_for_who_is_about_to_link(storage: BlobStorage) -> None:
     """Between placing a blob and linking it, nobody takes it away, however old the file is."""
     await store(storage, b"content")

@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.crash.client import Client
+from tests.daemon import free_port
 from tests.systemd.launcher import Launcher
 from tests.systemd.wedge import wedged
 
@@ -74,6 +76,19 @@ def test_sockets_have_names(tmp_path: Path) -> None:
             daemon.port = sock.getsockname()[1]
             assert daemon.request("GET", "/v2/").status == 200
     assert "take the place of server.listen" in daemon.log.read_text()
+
+
+def test_metrics_have_a_socket_of_their_own(tmp_path: Path) -> None:
+    """What the socket called metrics serves is /metrics alone, and server.metrics_listen is not."""
+    port = free_port()
+    elsewhere = {"CYPD_SERVER_METRICS_LISTEN": f"127.0.0.1:{port}"}
+    with Launcher(tmp_path, elsewhere, names=("http", "metrics")) as daemon:
+        assert daemon.request("GET", "/metrics").status == 404
+        daemon.port = daemon.sockets[1].getsockname()[1]
+        assert b"cypd_workers 1.0\n" in daemon.request("GET", "/metrics").body
+        assert daemon.request("GET", "/v2/").status == 404
+        with socket.socket() as nobody:
+            assert nobody.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_a_socket_that_nothing_serves_ends_the_start(tmp_path: Path) -> None:

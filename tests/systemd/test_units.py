@@ -57,7 +57,7 @@ def test_the_service_is_confined() -> None:
 
 @pytest.mark.timeout(240)
 def test_the_daemon_does_nothing_that_the_service_forbids(tmp_path: Path) -> None:
-    """From start over a reload to its stop it makes no forbidden system call, and no writable code."""
+    """From start over a reload to its stop it makes no forbidden call, and no writable code."""
     allowed = _allowed_calls()
     strace, log = require_strace(), tmp_path / "strace.log"
     sweeps = {"CYPD_GC_INTERVAL": "0.2", "CYPD_GC_BLOB_GRACE": "0.2"}

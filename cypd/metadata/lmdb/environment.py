@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 
 from cypd.metadata.lmdb.writer import Writer
-from cypd.registry.ports import Fatal
+from cypd.registry.ports import Fatal, Figures
 
 SCHEMA = b"4"
 DATABASES = (
@@ -112,6 +112,23 @@ class Environment:
         await self.writer.run(lambda _: None)
         with self.lmdb.begin() as transaction:
             transaction.get(b"schema", db=self.database("meta"))
+
+    def figures(self) -> Figures:
+        """Return how full it is, and how far readers lag behind."""
+        info = self.lmdb.info()
+        page_bytes = self.lmdb.stat()["psize"]
+        last = info["last_txnid"]
+        # A line a slot: process, thread, and the transaction it reads, "-" for none.
+        rows = [line.split() for line in self.lmdb.readers().splitlines()[1:]]
+        reading = [int(row[2]) for row in rows if len(row) == 3 and row[2].isdecimal()]
+        with self.lmdb.begin() as transaction:
+            uploads = transaction.stat(self.database("uploads"))["entries"]
+        return Figures(
+            map_size=info["map_size"],
+            map_used=(info["last_pgno"] + 1) * page_bytes,
+            oldest_reader=max(0, last - min(reading, default=last)),
+            uploads=uploads,
+        )
 
     def close(self) -> None:
         """Finish the queued writes and close."""

@@ -4,7 +4,7 @@ The counters change in the very transaction that changes what they count, so the
 every commit. Whether there is room is asked before the first write of an operation.
 """
 
-from itertools import islice
+from itertools import islice, takewhile
 from struct import Struct
 
 import lmdb
@@ -20,7 +20,7 @@ from cypd.registry.ports import no_project, over_quota
 _CHARGE = Struct(">QQ")  # the content's size, and how many rows of the project hold it
 _USAGE = Struct(">QQQQ")
 _TOTALS = Struct(">QQ")
-_NOTHING = Usage(0, 0, 0, 0)
+NOTHING = Usage(0, 0, 0, 0)
 _decode_project = msgspec.msgpack.Decoder(Project).decode
 
 
@@ -70,7 +70,14 @@ class Ledger:
     def usage(self, txn: lmdb.Transaction, project: bytes) -> Usage:
         """Return what a project takes."""
         record = txn.get(project, db=self._usage)
-        return _NOTHING if record is None else Usage(*_USAGE.unpack(record))
+        return NOTHING if record is None else Usage(*_USAGE.unpack(record))
+
+    def usages(self, txn: lmdb.Transaction, first: bytes, last: bytes) -> dict[bytes, Usage]:
+        """Return what projects take, from one to another in the order of their keys."""
+        with txn.cursor(db=self._usage) as cursor:
+            rows = cursor.iternext() if cursor.set_range(first) else iter(())
+            some = takewhile(lambda row: bytes(row[0]) <= last, rows)
+            return {bytes(key): Usage._make(_USAGE.unpack(record)) for key, record in some}
 
     def totals(self, txn: lmdb.Transaction) -> Totals:
         """Return what all projects take."""

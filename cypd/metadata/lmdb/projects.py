@@ -11,13 +11,23 @@ from cypd.metadata.lmdb.contents import Contents
 from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.journal import Journal, level
 from cypd.metadata.lmdb.keys import scan, uuid_key
-from cypd.metadata.lmdb.ledger import Ledger
+from cypd.metadata.lmdb.ledger import NOTHING, Ledger
 from cypd.metadata.lmdb.webhooks import LmdbWebhooks
-from cypd.projects.ports import Changes, Member, Project, Role, Standing, Totals, Usage
+from cypd.projects.ports import Changes, Holding, Member, Project, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
+
+
+class _Bound(msgspec.Struct, frozen=True):
+    """What is wanted of many projects."""
+
+    id: str
+    name: str
+    storage_quota: int
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_project = msgspec.msgpack.Decoder(Project).decode
+_decode_bound = msgspec.msgpack.Decoder(_Bound).decode
 _decode_member = msgspec.msgpack.Decoder(Member).decode
 
 
@@ -81,6 +91,17 @@ class LmdbProjects:
     def totals(self) -> Totals:
         with self._begin() as txn:
             return self._ledger.totals(txn)
+
+    def holdings(self, *, after: str, limit: int) -> Sequence[Holding]:
+        start = uuid_key(after) or b""
+        with self._begin() as txn, txn.cursor(db=self._projects) as cursor:
+            rows = dict(islice(cursor.iternext(), limit)) if _move_past(cursor, start) else {}
+            usages = self._ledger.usages(txn, min(rows), max(rows)) if rows else {}
+        found = []
+        for key, record in rows.items():
+            it, usage = _decode_bound(record), usages.get(key, NOTHING)
+            found.append(Holding(it.id, it.name, it.storage_quota, usage.used, usage.reserved))
+        return found
 
     # --- writes ---------------------------------------------------------------------------------
 
@@ -215,3 +236,9 @@ class LmdbProjects:
         if project.owner_id == leaving:
             first = min(others, key=lambda it: (it.added_at, it.user_id))
             self._put(txn, key, msgspec.structs.replace(project, owner_id=first.user_id))
+
+
+def _move_past(cursor: lmdb.Cursor, key: bytes) -> bool:
+    """Go to the first entry behind a key; tell whether there is one."""
+    found = cursor.set_range(key)
+    return cursor.next() if found and key and cursor.key() == key else found

@@ -15,6 +15,7 @@ from cypd.metadata.lmdb.ledger import Ledger
 from cypd.metadata.lmdb.projects import LmdbProjects
 from cypd.metadata.lmdb.registry import LmdbRegistry
 from cypd.metadata.lmdb.webhooks import LmdbWebhooks
+from cypd.registry.ports import Figures
 
 
 class LmdbMetadata:
@@ -47,6 +48,19 @@ class LmdbMetadata:
     def check_readers(self) -> int:
         """Free the reader slots of processes that died; return how many there were."""
         return self._environment.check_readers()
+
+    def figures(self) -> Figures:
+        """Return how full it is, and how far readers lag behind."""
+        return self._environment.figures()
+
+    @property
+    def waiting_writes(self) -> int:
+        """How many writes wait for this process's writer."""
+        return self._environment.writer.waiting
+
+    def watch_commits(self, seen: Callable[[float, int], None]) -> None:
+        """Have ``seen`` called on the event loop: each commit's seconds, and its operations."""
+        self._environment.writer.seen = seen
 
     async def test_write(self) -> None:
         """Write durably, as a push would; raise what keeps one from it."""

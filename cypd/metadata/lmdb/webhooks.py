@@ -2,7 +2,7 @@
 
 import struct
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
 
@@ -15,7 +15,7 @@ from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.journal import Journal
 from cypd.metadata.lmdb.keys import number, scan, uuid_key
 from cypd.refusals import Code, Refusal
-from cypd.webhooks.ports import Attempt, Delivery, Due, Statistics, Webhook
+from cypd.webhooks.ports import Attempt, Backlog, Delivery, Due, Statistics, Webhook
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_webhook = msgspec.msgpack.Decoder(Webhook).decode
@@ -162,17 +162,35 @@ class LmdbWebhooks:
         with self._begin() as txn:
             return self._statistics_of(txn, _key(webhook_id))
 
+    def backlogs(self, *, after: str, limit: int) -> Sequence[Backlog]:
+        with self._begin() as txn:
+            found = list(islice(scan(txn, self._webhooks, b"", uuid_key(after) or b""), limit))
+            return [self._backlog(txn, key, _decode_webhook(record)) for key, record in found]
+
+    def _backlog(self, txn: lmdb.Transaction, key: bytes, webhook: Webhook) -> Backlog:
+        pending = self._statistics_of(txn, key).pending
+        first = min((it[-_NUMBER:] for it, _ in self._heads(txn, key)), default=None)
+        delivery = self._delivery(txn, key, first)
+        if delivery is not None:
+            return Backlog(webhook.id, pending, delivery.created_at)
+        project, told = _key(webhook.project_id), self._cursor(txn, key)
+        untold = self._journal.some_of(txn, project, told, 1) if webhook.is_active else []
+        return Backlog(webhook.id, pending, untold[0].event.at if untold else None)
+
     def due(self) -> Sequence[Due]:
-        found: list[Due] = []
-        with self._begin() as txn, txn.cursor(db=self._due) as cursor:
-            more = cursor.first()
-            while more:
-                key = bytes(cursor.key())
-                webhook, lane, rest = key[:_ID], key[_ID : _ID + _LANE], key[_ID + _LANE :]
-                at: float = _AT.unpack(cursor.value())[0]
-                found.append(Due(str(uuid.UUID(bytes=webhook)), int.from_bytes(rest, "big"), at))
-                more = cursor.set_range(webhook + lane + b"\xff" * _NUMBER)
-        return found
+        with self._begin() as txn:
+            return [
+                Due(str(uuid.UUID(bytes=key[:_ID])), int.from_bytes(key[-_NUMBER:], "big"), at)
+                for key, at in self._heads(txn)
+            ]
+
+    def _heads(self, txn: lmdb.Transaction, prefix: bytes = b"") -> Iterator[tuple[bytes, float]]:
+        """Yield (key in ``due``, when to try) of the first that each lane waits with."""
+        with txn.cursor(db=self._due) as cursor:
+            more = cursor.set_range(prefix)
+            while more and (key := bytes(cursor.key())).startswith(prefix):
+                yield key, _AT.unpack(cursor.value())[0]
+                more = cursor.set_range(key[: _ID + _LANE] + b"\xff" * _NUMBER)
 
     async def fan_out(self, *, limit: int, window: int) -> bool:
         with self._begin() as txn:

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,8 +50,15 @@ class Writer:
         self._environment = environment
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failure: Fatal | None = None
+        self.seen: Callable[[float, int], None] = lambda seconds, operations: None
+        """Told on the event loop of each batch: its seconds, and how many operations it had."""
         self._thread = threading.Thread(target=self._work, name="lmdb-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait; those that are being committed do not."""
+        return self._queue.qsize()
 
     async def run(self, operation: Operation[T]) -> T:
         """Run an operation and return its result when it is durable.
@@ -76,8 +84,9 @@ class Writer:
         while running:
             batch, running = self._take()
             if batch:
+                began = time.perf_counter()
                 outcomes = self._commit([job.operation for job in batch])
-                self._answer(batch, outcomes)
+                self._answer(batch, outcomes, time.perf_counter() - began)
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for a job, and take those that wait behind it; ``False`` with the last batch."""
@@ -127,8 +136,7 @@ class Writer:
             return False
         return True
 
-    @staticmethod
-    def _answer(batch: list[_Job], outcomes: list[_Outcome]) -> None:
+    def _answer(self, batch: list[_Job], outcomes: list[_Outcome], seconds: float) -> None:
         def resolve() -> None:
             for job, outcome in zip(batch, outcomes, strict=True):
                 if job.future.done():
@@ -137,6 +145,7 @@ class Writer:
                     job.future.set_result(outcome.value)
                 else:
                     job.future.set_exception(outcome.error)
+            self.seen(seconds, len(batch))
 
         try:
             batch[0].future.get_loop().call_soon_threadsafe(resolve)

@@ -7,7 +7,7 @@ import msgspec
 
 from cypd.access import Act
 from cypd.metadata.memory.state import Repository, State
-from cypd.projects.ports import Changes, Member, Project, Role, Standing, Totals, Usage
+from cypd.projects.ports import Changes, Holding, Member, Project, Role, Standing, Totals, Usage
 from cypd.refusals import Code, Refusal
 
 
@@ -43,6 +43,13 @@ class MemoryProjects:
 
     def totals(self) -> Totals:
         return self._state.totals()
+
+    def holdings(self, *, after: str, limit: int) -> Sequence[Holding]:
+        ids = sorted(it for it in self._state.projects if it > after)[:limit]
+        found = [(self._state.projects[it], self.usage(it)) for it in ids]
+        return [
+            Holding(it.id, it.name, it.storage_quota, use.used, use.reserved) for it, use in found
+        ]
 
     async def create_project(self, project: Project) -> None:
         self._require_free(project.name)

@@ -1,0 +1,1 @@
+"""What is measured: counted by each worker in a page of its own, told for all of them at once."""

@@ -1,0 +1,98 @@
+"""The metrics of a worker: which series end and begin when other projects are used more."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cypd.metadata.lmdb import LmdbMetadata
+from cypd.metrics import metrics as module
+from cypd.metrics import table
+from cypd.metrics.metrics import Metrics
+from cypd.metrics.state import State
+from cypd.registry.janitor import Round
+from tests.metrics.measured import Samples, samples, series
+
+
+@pytest.fixture
+def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metrics]:
+    """Metrics with a place for one project, which is contested at every occasion."""
+    monkeypatch.setattr(module, "_CONTEST_SECONDS", 0.0)
+    metadata = LmdbMetadata(tmp_path / "metadata", 16 << 20)
+    state = State(metadata.projects, metadata.webhooks, metadata.figures, tmp_path, named=1)
+    metrics = Metrics(tmp_path / "metrics", state, projects=1, waiting_writes=lambda: 0)
+    yield metrics
+    metrics.close()
+    metadata.close()
+
+
+def pull(metrics: Metrics, project: str, size: int) -> None:
+    """Count a pull."""
+    label = metrics.named.label(project, size)
+    metrics.page.add(table.PULLED, size, label, "memory")
+
+
+async def told(metrics: Metrics) -> dict[str, float]:
+    """Return the bytes that each project is told to have pulled."""
+    found: Samples = samples((await metrics.text()).decode())
+    return {
+        dict(labels)["project"]: value
+        for (name, labels), value in found.items()
+        if name == "cypd_pulled_bytes_total"
+    }
+
+
+async def test_places_follow_the_traffic(metrics: Metrics) -> None:
+    """Each series only grows while it is told; the one that ends takes nothing with it."""
+    pull(metrics, "first", 1000)
+    pull(metrics, "second", 10)
+    metrics.tend()
+    assert await told(metrics) == {"first": 1000, "other": 10}
+
+    pull(metrics, "first", 10)
+    pull(metrics, "second", 500)
+    metrics.tend()
+    assert await told(metrics) == {"other": 510}
+    pull(metrics, "first", 5)
+    pull(metrics, "second", 3)
+    assert await told(metrics) == {"second": 3, "other": 515}
+
+    metrics.tend()
+    metrics.tend()
+    pull(metrics, "second", 1)
+    assert await told(metrics) == {"second": 4, "other": 515}
+
+
+async def test_a_full_page_is_turned_and_nothing_is_told_twice(metrics: Metrics) -> None:
+    """Series that find no place are counted from the next page on."""
+    for number in range(5000):
+        metrics.page.add(table.REQUESTS, 1, "other", "GET", str(number))
+    assert metrics.page.is_full
+    metrics.tend()
+    metrics.page.add(table.REQUESTS, 1, "other", "GET", "200")
+    found = samples((await metrics.text()).decode())
+
+    assert not metrics.page.is_full
+    assert found[series("cypd_requests_total", endpoint="other", method="GET", status="200")] == 2
+    assert found[series("cypd_workers")] == 1
+
+
+async def test_the_janitor_and_the_writer_tell(metrics: Metrics) -> None:
+    """What a round has removed adds up; what it has left is as of the last one."""
+    for links in (3, 4):
+        metrics.saw_collection(Round(1, links, 2, 9, 90))
+    metrics.saw_commit(0.002, 50)
+    metrics.saw_commit(0.3, 1)
+    found = samples((await metrics.text()).decode())
+
+    removed = [
+        found[series("cypd_collection_removed_total", what=it)]
+        for it in ("uploads", "links", "blobs")
+    ]
+    assert removed == [2, 7, 4]
+    left = [found[series(f"cypd_collection_unused_{it}")] for it in ("blobs", "bytes")]
+    assert left == [9, 90]
+    assert found[series("cypd_writer_commit_seconds_bucket", le="0.0025")] == 1
+    assert found[series("cypd_writer_commit_seconds_bucket", le="1.0")] == 2
+    assert found[series("cypd_writer_commit_seconds_sum")] == pytest.approx(0.302)
+    assert found[series("cypd_writer_operations_total")] == 51
