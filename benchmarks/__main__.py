@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     credentials,
+    crowd,
     dead_webhooks,
     large_pulls,
     large_pushes,
@@ -20,6 +21,7 @@ from benchmarks import (
     memory,
     report,
     scrape,
+    slow_clients,
     small_pulls,
     small_pushes,
     tls_pulls,
@@ -41,6 +43,8 @@ CLAIMS: Mapping[str, Callable[[Lab], Iterable[Result]]] = {
     "memory": memory.run,
     "workers": workers.run,
     "scrape": scrape.run,
+    "crowd": crowd.run,
+    "slow-clients": slow_clients.run,
 }
 RESULTS = Path(__file__).with_name("results")
 MISSED, UNABLE, ENDED = 1, 2, 128

@@ -32,8 +32,12 @@ class Connection:
     ``window`` bounds how far the server may send ahead of what was received.
     """
 
-    def __init__(self, port: int, credentials: str | None = None, window: int = 0) -> None:
+    def __init__(
+        self, port: int, credentials: str | None = None, window: int = 0, address: str = ""
+    ) -> None:
         self.socket = socket.socket()
+        if address:  # of the client, on the loopback
+            self.socket.bind((address, 0))
         if window:  # to be known before the handshake
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         self.socket.connect(("127.0.0.1", port))

@@ -30,6 +30,7 @@ class Scale:
     stalled_pulls: int = 300
     idle_connections: int = 2000
     rows: int = 100_000  # of a long list
+    slow_clients: int = 5000
 
 
 QUICK = Scale(
@@ -39,6 +40,7 @@ QUICK = Scale(
     stalled_pulls=100,
     idle_connections=500,
     rows=20_000,
+    slow_clients=500,
 )
 
 

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 _Positive = Annotated[float, Meta(gt=0)]
+_NotNegative = Annotated[float, Meta(ge=0)]
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:,\[\]]+)):([0-9]{1,5})", re.ASCII)
 
 
@@ -129,6 +130,18 @@ class Uploads(_Section, frozen=True):
 
     session_ttl: _Positive = 86400.0
     max_sessions_per_user: Annotated[int, Meta(ge=1)] = 1000
+    max_sessions_per_project: Annotated[int, Meta(ge=0)] = 0
+
+
+class Limits(_Section, frozen=True):
+    """How much one client, or one project, may have a second; 0 switches a limit off."""
+
+    requests_per_client: _NotNegative = 0.0
+    requests_per_project: _NotNegative = 0.0
+    bytes_per_client: _NotNegative = 0.0
+    bytes_per_project: _NotNegative = 0.0
+    connections_per_client: Annotated[int, Meta(ge=0)] = 0
+    burst: _Positive = 10.0
 
 
 class Manifests(_Section, frozen=True):
@@ -204,6 +217,7 @@ class Config(_Section, frozen=True):
     projects: Projects = Projects()
     api: Api = Api()
     uploads: Uploads = Uploads()
+    limits: Limits = Limits()
     manifests: Manifests = Manifests()
     webhooks: Webhooks = Webhooks()
     events: Events = Events()

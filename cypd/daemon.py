@@ -114,6 +114,7 @@ async def _open(
         header=config.server.header_timeout,
         keep_alive=config.server.idle_timeout,
         connections=config.server.max_connections,
+        connections_per_client=config.limits.connections_per_client,
     )
     doors: list[PlainDoor | TlsDoor] = []
     if certificates and sockets["https"]:

@@ -4,7 +4,6 @@ Counted in the metadata store, so that neither a restart nor another process sta
 access tokens are not asked about here: nobody can guess one, so nobody can lock its owner out.
 """
 
-import ipaddress
 import time
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,6 +11,7 @@ from math import ceil
 
 from cypd.accounts.ports import AccountStore
 from cypd.refusals import Code, Refusal
+from cypd.sources import source
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,4 @@ def _account(name: str) -> bytes:
 
 
 def _source(address: str) -> bytes:
-    """Return the key of an address; of all addresses that one customer has by IPv6 (RFC 6177)."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return blake2b(b"address " + address.encode(errors="replace"), digest_size=16).digest()
-    if isinstance(ip, ipaddress.IPv6Address):
-        network = ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False)
-    else:
-        network = ip
-    return blake2b(f"address {network}".encode(), digest_size=16).digest()
+    return blake2b(f"address {source(address)}".encode(errors="replace"), digest_size=16).digest()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
-from blacksheep import Application, Request, Response, Router
+from blacksheep import Application, Content, Request, Response, Router
 from blacksheep.exceptions import MessageAborted
 from blacksheep.server import routing
 from msgspec import UNSET
@@ -111,6 +111,19 @@ class Api:
             await answering
         finally:
             answering.cancel()  # does nothing to one that has ended
+
+    async def refuse(self, scope: Scope, _receive: Receive, send: Send, seconds: int) -> None:
+        """Answer that there were too many requests, and when to come again."""
+        language = next((v for k, v in scope["headers"] if k == b"accept-language"), None)
+        envelope = Envelope(trace_id(scope), prefers_english(language), self._always_200)
+        headers = {"Retry-After": str(seconds)}
+        response = envelope.refusal(Refusal(Code.TOO_MANY_REQUESTS, headers=headers))
+        content = cast("Content", response.content)
+        fields = [*response.headers, (b"content-type", content.type)]
+        fields.append((b"content-length", b"%d" % len(content.body)))
+        start = {"type": "http.response.start", "status": response.status, "headers": fields}
+        await send(start)
+        await send({"type": "http.response.body", "body": content.body})
 
     def _add(self, route: Route) -> None:
         async def answer(request: Request) -> Response:

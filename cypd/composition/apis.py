@@ -21,6 +21,7 @@ from cypd.composition.upkeep import OnFatal
 from cypd.config import Config
 from cypd.events.feed import Feed
 from cypd.health import Health
+from cypd.limits import Rates
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.projects.access import ProjectAccess
 from cypd.projects.members import Members
@@ -55,6 +56,7 @@ class Parts:
     pulls: PullCounter
     retention: Retention
     on_fatal: OnFatal
+    rates: Rates
 
     def v2(self) -> V2:
         """Return the OCI API."""
@@ -62,7 +64,10 @@ class Parts:
         return V2(
             Blobs(store, self.storage, access.allows, loose_grace=config.gc.loose_grace),
             Uploads(
-                store, self.storage, max_sessions_per_user=config.uploads.max_sessions_per_user
+                store,
+                self.storage,
+                max_sessions_per_user=config.uploads.max_sessions_per_user,
+                max_sessions_per_project=config.uploads.max_sessions_per_project or None,
             ),
             Manifests(
                 store,
@@ -82,6 +87,7 @@ class Parts:
             require_space=self.space.require,
             record=self.audit.record,
             is_set_aside=access.is_set_aside,
+            admit_to_project=self.rates.admit_to_project,
         )
 
     def api(self) -> Api:

@@ -18,6 +18,7 @@ from cypd.composition.upkeep import OnFatal, repeat
 from cypd.config import Config
 from cypd.doors.asgi import Application
 from cypd.health import Health
+from cypd.limits import Rates
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metrics.metrics import Metrics
 from cypd.projects.access import ProjectAccess
@@ -115,7 +116,9 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
             pulls,
             retention,
             on_fatal,
+            rates := Rates(config.limits),
         )
+        v2 = parts.v2()
         api = parts.api()
         janitor = Janitor(
             metadata.registry,
@@ -153,9 +156,10 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
                 *(group.create_task(repeat(it, *flushes[it], on_fatal)) for it in flushes),
             ]
             public = scraped if config.metrics.public else None
-            application = metered(
-                compose(parts.v2(), api, health, public), metrics.page, metrics.named
+            composed = compose(
+                rates.limited(v2, v2.refuse), rates.limited(api, api.refuse), health, public
             )
+            application = metered(composed, metrics.page, metrics.named)
             yield Registry(logged(application, config.log.requests), health, metrics, scraped)
             for task in tasks:
                 task.cancel()

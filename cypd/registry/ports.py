@@ -72,6 +72,12 @@ class Figures(NamedTuple):
     """Upload sessions that are open."""
 
 
+def require_few(uploads: int, limit: int | None) -> None:
+    """Raise TOOMANYREQUESTS where ``limit`` sessions or more are open; ``None``: any number."""
+    if limit is not None and uploads >= limit:
+        raise OCIError(Code.TOOMANYREQUESTS, f"{limit} uploads are open; finish or cancel some")
+
+
 def still_listed(digest: Digest) -> OCIError:
     """Return the refusal to delete what a manifest lists.
 
@@ -191,10 +197,13 @@ class MetadataStore(Protocol):
         """Return the open sessions that were started before that time (unix seconds)."""
         ...
 
-    async def open_upload(self, upload: Upload, *, limit: int) -> None:
+    async def open_upload(
+        self, upload: Upload, *, limit: int, project_limit: int | None = None
+    ) -> None:
         """Open a session, with its reservation.
 
-        Raises TOOMANYREQUESTS if its owner has ``limit`` open ones already.
+        Raises TOOMANYREQUESTS if its owner has ``limit`` open ones already, or its project
+        ``project_limit``.
         """
         ...
 

@@ -1,5 +1,7 @@
 """Room in a project's quota, taken for an upload before its bytes are read."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from cypd.oci.errors import OCIError
@@ -12,6 +14,13 @@ when the blob is linked."""
 _AHEAD_BYTES = 64 << 20
 
 
+class Limits(NamedTuple):
+    """How many sessions may be open."""
+
+    per_user: int
+    per_project: int | None
+
+
 class Room:
     """What one upload may write, while one request writes to it.
 
@@ -21,11 +30,11 @@ class Room:
     """
 
     def __init__(
-        self, metadata: MetadataStore, upload: Upload, *, is_open: bool, limit: int, free: int
+        self, metadata: MetadataStore, upload: Upload, *, is_open: bool, limits: Limits, free: int
     ) -> None:
         self._metadata = metadata
         self._upload = upload
-        self._limit = limit
+        self._limits = limits
         self.is_open = is_open
         self._reserved = upload.reserved
         self._covered = max(upload.reserved, free)
@@ -51,7 +60,9 @@ class Room:
         upload = msgspec.structs.replace(self._upload, reserved=least)
         self.is_open = True  # it happens although the wait for it may be cancelled
         try:
-            await self._metadata.open_upload(upload, limit=self._limit)
+            await self._metadata.open_upload(
+                upload, limit=self._limits.per_user, project_limit=self._limits.per_project
+            )
         except OCIError:
             self.is_open = False
             raise

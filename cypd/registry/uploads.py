@@ -25,7 +25,7 @@ from cypd.registry.ports import (
     Upload,
     UploadBusy,
 )
-from cypd.registry.room import Room
+from cypd.registry.room import Limits, Room
 
 
 class Body(NamedTuple):
@@ -47,18 +47,25 @@ class Uploads:
     """
 
     def __init__(
-        self, metadata: MetadataStore, storage: BlobStorage, *, max_sessions_per_user: int
+        self,
+        metadata: MetadataStore,
+        storage: BlobStorage,
+        *,
+        max_sessions_per_user: int,
+        max_sessions_per_project: int | None = None,
     ) -> None:
         self._metadata = metadata
         self._storage = storage
-        self._max_sessions_per_user = max_sessions_per_user
+        self._limits = Limits(max_sessions_per_user, max_sessions_per_project)
 
     async def start(
         self, repository: RepositoryName, principal: Principal, algorithm: Algorithm
     ) -> Upload:
-        """Open a session; raise TOOMANYREQUESTS when the principal has too many open ones."""
+        """Open a session; raise TOOMANYREQUESTS where the user or project has too many open."""
         upload = _new(repository, principal, algorithm)
-        await self._metadata.open_upload(upload, limit=self._max_sessions_per_user)
+        await self._metadata.open_upload(
+            upload, limit=self._limits.per_user, project_limit=self._limits.per_project
+        )
         return upload
 
     def find(self, repository: RepositoryName, upload_id: str, principal: Principal) -> Upload:
@@ -133,8 +140,7 @@ class Uploads:
             raise
 
     def _room(self, upload: Upload, *, is_open: bool, free: int) -> Room:
-        limit = self._max_sessions_per_user
-        return Room(self._metadata, upload, is_open=is_open, limit=limit, free=free)
+        return Room(self._metadata, upload, is_open=is_open, limits=self._limits, free=free)
 
     async def _place(
         self, repository: RepositoryName, staged: StagedBlob, digest: Digest, upload_id: str | None

@@ -76,6 +76,7 @@ class V2:
         require_space: Callable[[], None],
         record: Record,
         is_set_aside: Callable[[Principal, RepositoryName], bool],
+        admit_to_project: Callable[[Scope, str], None] | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._allows = allows
@@ -87,6 +88,7 @@ class V2:
         self._require_space = require_space
         self._record = record
         self._is_set_aside = is_set_aside
+        self._admit_to_project = admit_to_project
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
         manifest = ManifestHandlers(manifests, pulls)
@@ -136,6 +138,12 @@ class V2:
                 raise  # too late for another answer: the door cuts the connection
             await self._answer_error(call, error)
 
+    async def refuse(self, scope: Scope, receive: Receive, send: Send, seconds: int) -> None:
+        """Answer that there were too many requests, and when to come again."""
+        headers = {b"retry-after": b"%d" % seconds}
+        refusal = OCIError(Code.TOOMANYREQUESTS, headers=headers)
+        await self._answer_error(Call(scope, receive, send), refusal)
+
     async def _route(self, call: Call) -> None:
         scope = call.scope
         call.target = scope["target"] = parse(scope["method"], scope["path"])  # for the meter
@@ -150,6 +158,8 @@ class V2:
         scope["user"] = call.principal.name  # for the log of requests
         if not route.is_open:
             self._require_allowed(call, route.action)
+        if self._admit_to_project is not None and call.target.repository is not None:
+            self._admit_to_project(scope, call.target.repository.project)
         if route.takes_space:
             self._require_space()
         if route.begins:

@@ -30,11 +30,13 @@ class Closed(Exception):
 class Wire:
     """One connection to the daemon."""
 
-    def __init__(self, port: int, *, receive_buffer: int = 0) -> None:
+    def __init__(self, port: int, *, receive_buffer: int = 0, address: str = "") -> None:
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if address:
+            self.socket.bind((address, 0))
         self.socket.connect(("127.0.0.1", port))
         self._file = cast("BinaryIO", self.socket.makefile("rb"))
 

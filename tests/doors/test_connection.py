@@ -1,6 +1,7 @@
 """What happens on one connection over time."""
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import replace
 
@@ -583,11 +584,11 @@ async def test_drain_without_the_client(open_either: OpenEither) -> None:
 async def test_too_many_connections(open_door: OpenDoor) -> None:
     """One connection too many is closed at once; there is room again when one goes."""
     opened = await open_door(hello, limits=replace(QUICK, connections=2))
-    first, second, third = [await opened.client() for _ in range(3)]
-
+    first, second = [await opened.client() for _ in range(2)]
     await first.get()
     await second.get()
-    assert await closed(third)
+    with contextlib.suppress(ConnectionResetError):  # it may show as soon as in connect(2)
+        assert await closed(await opened.client())
     first.close()
     await asyncio.sleep(0.02)
     assert (await (await opened.client()).get()).body == b"hello"

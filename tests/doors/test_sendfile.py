@@ -14,7 +14,9 @@ import pytest
 
 from cypd.doors.asgi import PATH_SEND, ZEROCOPY_SEND, Application, Message, Receive, Scope, Send
 from cypd.doors.plain import sendfile
+from cypd.doors.plain.turns import Turns
 from tests.doors.apps import answer
+from tests.doors.client import Client
 from tests.doors.conftest import OpenDoor, OpenEither
 
 CONTENT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(128 * 1024))  # 4 MiB
@@ -36,7 +38,15 @@ def file(path: Path) -> Iterator[int]:
 
 
 def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    """Those of this process, but libuv's spare one, which it opens with its first stream."""
+    names = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return sum(os.path.lexists(name) and os.readlink(name) != os.devnull for name in names)
+
+
+async def until_closed(client: Client) -> None:
+    """Read to the end. Raises ConnectionResetError if that is a reset."""
+    while await client.receive():
+        pass
 
 
 def sending(*messages: Message, length: int | None = None) -> Application:
@@ -233,7 +243,7 @@ async def test_early_close(
 
 
 async def test_stalled_reader(open_door: OpenDoor, path: Path) -> None:
-    """A client that stops reading a file is reaped."""
+    """A client that stops reading a file is reaped, and the kernel forgets what it was sent."""
     opened = await open_door(sending({"type": PATH_SEND, "path": str(path)}))
     before = open_descriptors()
     client = await opened.client(receive_buffer=4096)
@@ -242,6 +252,8 @@ async def test_stalled_reader(open_door: OpenDoor, path: Path) -> None:
 
     assert opened.door.connections == 0
     assert open_descriptors() == before + 1  # the client's own
+    with pytest.raises(ConnectionResetError):
+        await until_closed(client)
 
 
 async def test_cancelled(open_door: OpenDoor, file: int) -> None:
@@ -456,7 +468,8 @@ async def test_a_head_that_leaves_in_parts(path: Path) -> None:
     near.setblocking(False)
     far.setblocking(False)
     connection: Any = SimpleNamespace(
-        door=SimpleNamespace(loop=loop),
+        door=SimpleNamespace(loop=loop, turns=Turns(loop)),
+        source="a",
         transport=SimpleNamespace(get_extra_info=lambda _: near),
     )
     head = b"h" * (1 << 20)  # far more than a socket takes at once

@@ -4,10 +4,13 @@ import asyncio
 import os
 import resource
 import socket
+from collections import Counter
+from statistics import median
 
 import pytest
 
 from cypd.doors.plain import Limits, PlainDoor, bind
+from cypd.doors.plain.protocol import Connection
 from tests.doors.apps import hello
 from tests.doors.client import Client
 from tests.doors.conftest import OpenDoor
@@ -112,3 +115,29 @@ async def test_no_descriptors_left(open_door: OpenDoor) -> None:
 
     assert spent < 0.15
     assert (await late.get()).body == b"hello"
+
+
+async def test_connections_are_looked_at_in_small_steps(
+    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each one once a sweep, a few in one turn of the loop, and nobody waits for all."""
+    opened = await open_door(hello, limits=Limits(sweep=0.2))
+    for _ in range(100):
+        await opened.client()
+    await asyncio.sleep(0.3)
+    turn, turns, looks = 0, Counter[int](), Counter[Connection]()
+
+    def look(connection: Connection, _now: float) -> None:
+        turns[turn] += 1
+        looks[connection] += 1
+
+    monkeypatch.setattr(Connection, "look", look)
+    deadline = opened.door.loop.time() + 1
+    while opened.door.loop.time() < deadline:
+        turn += 1
+        await asyncio.sleep(0)
+
+    assert median(turns.values()) < 50  # more than 16 only where the machine is late
+    assert len(looks) == 100
+    assert set(looks.values()) <= {1, 2, 3, 4, 5, 6}
+    assert max(looks.values()) - min(looks.values()) <= 1

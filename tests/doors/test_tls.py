@@ -364,6 +364,57 @@ async def test_stalled_pull(
 
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
+async def test_stalled_file(
+    open_tls: OpenTls, authority: Authority, gibibyte: Path, protocol: str
+) -> None:
+    """Of a whole file, too, little waits in memory for a client that hardly reads."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"%d" % GIB)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": PATH_SEND, "path": str(gibibyte)})
+
+    opened = await open_tls(app, limits=PATIENT)
+    before = anonymous_memory()
+    slowly = ("--limit-rate", "1k", "--max-time", "2", "--output", "/dev/null")
+    pulling = asyncio.create_task(curl(opened, authority, protocol, *slowly))
+    await asyncio.sleep(1.5)
+    grown = anonymous_memory() - before
+    with contextlib.suppress(AssertionError):  # its time is over: an error for curl
+        await pulling
+
+    assert grown < 32 << 20
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
+async def test_stalled_upload(
+    open_tls: OpenTls, authority: Authority, gibibyte: Path, protocol: str
+) -> None:
+    """An application that does not read holds its client back; little waits in memory for it."""
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        asked.set()
+        await release.wait()
+        await answer(send, b"", 413)
+
+    opened = await open_tls(app, limits=PATIENT)
+    before = anonymous_memory()
+    arguments = ("--upload-file", str(gibibyte), "--write-out", "%{http_code} %{size_upload}")
+    pushing = asyncio.create_task(curl(opened, authority, protocol, *arguments))
+    await asyncio.wait_for(asked.wait(), 20)
+    await asyncio.sleep(1.5)
+    grown = anonymous_memory() - before
+    release.set()
+    status, sent = (await pushing).split()
+
+    assert status == "413"
+    assert int(sent) < 32 << 20
+    assert grown < 32 << 20
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
 @pytest.mark.parametrize("expect", ["Expect:", "Expect: 100-continue"])
 async def test_early_refusal(
     open_tls: OpenTls, authority: Authority, gibibyte: Path, protocol: str, expect: str
@@ -414,6 +465,68 @@ async def test_upload_of_unknown_length(
 
     assert app.bodies == [(content, True)]
     assert b"content-length" not in dict(app.only("headers"))
+
+
+# The end
+
+# RFC 9113 section 3.4: the preface, and SETTINGS without any; 6.8: what GOAWAY begins with
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+GOAWAY = bytes((0, 0, 8, 7, 0, 0, 0, 0, 0))
+
+
+async def until(client: Client, mark: bytes) -> None:
+    """Read up to some bytes."""
+    received = b""
+    while mark not in received:
+        data = await client.receive()
+        assert data, received
+        received += data
+
+
+async def test_drain(open_tls: OpenTls, authority: Authority) -> None:
+    """Idle connections end, by HTTP/2 with GOAWAY, nobody comes in; what runs is answered."""
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            asked.set()
+            await release.wait()
+        await answer(send, b"hello")
+
+    opened = await open_tls(app, limits=PATIENT)
+    idle, busy = await opened.client(), await opened.client()
+    await idle.get()
+    second = await opened.client(context=authority.context("h2"))
+    await second.send(HELLO)
+    await busy.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    await asked.wait()
+    draining = asyncio.create_task(opened.door.drain(30))
+    await until(second, GOAWAY)
+
+    assert await idle.read_all() == b""
+    with pytest.raises(OSError):  # noqa: PT011 - refused, or reset in the queue
+        await opened.client()
+    assert not draining.done()
+    release.set()
+    response = await busy.answer()
+    assert (response.body, response.headers[b"connection"]) == (b"hello", b"close")
+    assert await busy.read_all() == b""
+    second.close()
+    await asyncio.wait_for(draining, 20)
+
+
+async def test_drain_of_a_client_that_does_not_answer(
+    open_tls: OpenTls, authority: Authority
+) -> None:
+    """A client of HTTP/2 that does not react to GOAWAY is cut, long before the deadline."""
+    opened = await open_tls(hello, limits=PATIENT)
+    client = await opened.client(context=authority.context("h2"))
+    await client.send(HELLO)
+    await until(client, bytes((0, 0, 0, 4, 1)))  # our SETTINGS are acknowledged
+    async with asyncio.timeout(40):
+        await opened.door.drain(300)
+
+    assert opened.door.connections == 0
 
 
 # What hyper lets pass

@@ -222,6 +222,22 @@ async def test_sessions_are_counted_by_owner(store: Store) -> None:
     await refused(Code.TOOMANYREQUESTS, store.open_upload(upload(5), limit=2))
 
 
+async def test_sessions_are_counted_by_project(store: Store) -> None:
+    """A project's cap counts those of all its users, and a closed session makes room."""
+    await store.open_upload(upload(0), limit=9, project_limit=2)
+    await store.open_upload(upload(1, owner="other"), limit=9, project_limit=2)
+    third = upload(2, owner="third")
+    await refused(Code.TOOMANYREQUESTS, store.open_upload(third, limit=9, project_limit=2))
+    await store.close_upload("id-0")
+    await store.close_upload("id-0")
+    await store.link_blob(APP, CONFIG, 2, upload_id="id-1")
+
+    await store.open_upload(third, limit=9, project_limit=2)
+    await store.open_upload(upload(3), limit=9, project_limit=2)
+    await refused(Code.TOOMANYREQUESTS, store.open_upload(upload(4), limit=9, project_limit=2))
+    await store.open_upload(upload(5), limit=9)
+
+
 @pytest.mark.parametrize("text", ["", "x" * 1000, "é", "\0", "../x"])
 async def test_any_text_may_be_asked_for(store: Store, text: str) -> None:
     """What came from a request as an id, a name or a start is looked up, never a fault."""

@@ -22,6 +22,9 @@ CONTENT = Random(5).randbytes(3_000_001)
 DIGEST = Digest.of(CONTENT)
 GUESSES = 4
 
+# Two workers are to start within it, and to be replaced in one of the tests.
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:

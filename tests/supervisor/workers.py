@@ -26,12 +26,12 @@ class Service(Mortal, Supervised):
         self.file.touch()
         self.command = (*Supervised.command, "--config", str(self.file))
 
-    def start(self, deadline: float = 40) -> None:
+    def start(self, deadline: float = 120) -> None:
         """Return when all workers serve."""
         super().start(deadline)
         self.wait_until_complete(deadline)
 
-    def wait_until_complete(self, deadline: float = 30) -> list[int]:
+    def wait_until_complete(self, deadline: float = 120) -> list[int]:
         """Return the workers once there are as many as there should be, and all answer."""
         end = time.monotonic() + deadline
         while True:
@@ -67,7 +67,7 @@ class Service(Mortal, Supervised):
         """Send SIGHUP to the supervisor."""
         os.kill(self.pid, signal.SIGHUP)
 
-    def swap(self, deadline: float = 40) -> list[int]:
+    def swap(self, deadline: float = 120) -> list[int]:
         """Send SIGHUP; return the new workers when those of before are gone."""
         before = set(self.workers())
         self.hang_up()

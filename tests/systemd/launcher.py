@@ -88,7 +88,7 @@ class Launcher(Mortal, Supervised):
         finally:
             self.close()
 
-    def start(self, deadline: float = 40) -> None:
+    def start(self, deadline: float = 120) -> None:
         """Return when it is ready, all workers of it."""
         before = self.heard("READY=1")
         super().start(deadline)

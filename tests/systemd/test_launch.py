@@ -48,7 +48,7 @@ def test_ready_means_that_a_write_went_through(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_a_writer_that_hangs_gets_the_daemon_restarted(tmp_path: Path) -> None:
-    """Signs of life end with the writer's; five seconds after the watchdog's time it serves."""
+    """Signs of life end with the writer's; within 25 seconds it serves again, all workers of it."""
     with Launcher(tmp_path, watchdog=WATCHDOG_SECONDS) as daemon:
         daemon.hear("WATCHDOG=1", count=2, deadline=WATCHDOG_SECONDS)
         with wedged(daemon):
@@ -58,7 +58,7 @@ def test_a_writer_that_hangs_gets_the_daemon_restarted(tmp_path: Path) -> None:
         took = time.monotonic() - begin
         assert daemon.request("GET", "/v2/").status == 200
 
-    assert took < WATCHDOG_SECONDS + 5
+    assert took < 25
     assert "Fatal Python error: Aborted" in daemon.log.read_text()  # and where each thread stood
 
 
@@ -85,7 +85,7 @@ def test_metrics_have_a_socket_of_their_own(tmp_path: Path) -> None:
     with Launcher(tmp_path, elsewhere, names=("http", "metrics")) as daemon:
         assert daemon.request("GET", "/metrics").status == 404
         daemon.port = daemon.sockets[1].getsockname()[1]
-        assert b"cypd_workers 1.0\n" in daemon.request("GET", "/metrics").body
+        assert b"cypd_workers 2.0\n" in daemon.request("GET", "/metrics").body
         assert daemon.request("GET", "/v2/").status == 404
         with socket.socket() as nobody:
             assert nobody.connect_ex(("127.0.0.1", port)) != 0

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @types.coroutine
-def _carry_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+def _carry_on(coroutine: Coroutine[Any, Any, object], awaited: Any) -> Generator[Any, Any, None]:
     """Drive a coroutine that has already run up to its first wait, ``awaited``.
 
     A task that runs this sees ``awaited`` as if the coroutine had just yielded it. What the task
@@ -28,7 +28,7 @@ def _carry_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[A
 
 
 def run_eagerly(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, object]
 ) -> asyncio.Task[None] | None:
     """Run ``coroutine`` in a context of its own; returns the task that finishes it, if any.
 

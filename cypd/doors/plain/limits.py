@@ -26,6 +26,7 @@ class Limits:
 
     # Count
     connections: int = 16_384  # one more is closed at once
+    connections_per_client: int = 0  # 0: as many as there are
     pipelined_turns: int = 16  # requests answered on one connection before another has its turn
     backlog: int = 4096  # connections that wait for accept(2); the kernel caps it at somaxconn
 

@@ -14,10 +14,12 @@ import struct
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
+from cypd.doors.plain.acceptor import reset
 from cypd.doors.plain.body import Body
 from cypd.doors.plain.exchange import Exchange
 from cypd.doors.plain.h1 import RequestError, find_head, parse_head
 from cypd.doors.plain.response import plain_text
+from cypd.sources import source
 
 if TYPE_CHECKING:
     from cypd.doors.plain.sendfile import Pump
@@ -51,16 +53,18 @@ class Connection(asyncio.BufferedProtocol):
         "pending",
         "pump",
         "server",
+        "source",
         "task",
         "transport",
         "write_paused",
     )
 
-    def __init__(self, door: "PlainDoor") -> None:
+    def __init__(self, door: "PlainDoor", address: object) -> None:
         # For the connection's life
         self.door = door
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self.client: tuple[str, int] | None = None
+        self.client = _address(address)
+        self.source = source(self.client[0]) if self.client else ""
         self.server: tuple[str, int] | None = None
         self.pending = b""  # received, not understood yet
         self.write_paused = False
@@ -90,12 +94,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        if not self.door.admit(self):
-            self.lost = True
-            self.transport.abort()
-            return
+        self.door.admit(self)
         self._since = self.door.now
-        self.client = _address(transport.get_extra_info("peername"))
         self.server = _address(transport.get_extra_info("sockname"))
 
     def get_buffer(self, _hint: int) -> memoryview:
@@ -322,6 +322,14 @@ class Connection(asyncio.BufferedProtocol):
         self.lost = True
         self.transport.abort()
 
+    def _reset(self) -> None:
+        """Close at once; bytes that the kernel holds are lost too.
+
+        It would keep megabytes for somebody who does not take them (tcp(7), tcp_orphan_retries).
+        """
+        reset(self.transport.get_extra_info("socket"))
+        self.abort()
+
     def stop(self) -> None:
         """Close after the present exchange; at once if there is none.
 
@@ -345,7 +353,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.lingering or self.transport.is_closing():
             self._look_at_end(now)
         elif self.exchange is not None:
-            self._look_at_exchange(self.exchange, now)
+            self._look_at_exchange(now)
         elif self.pending:
             if age > limits.header:
                 self.refuse(RequestError(HTTPStatus.REQUEST_TIMEOUT, "request head too slow"))
@@ -357,11 +365,11 @@ class Connection(asyncio.BufferedProtocol):
         if self.transport.get_write_buffer_size():
             self._since = now
             if self._too_slow("response", now, self._acked()):
-                self.abort()
+                self._reset()
         elif now - self._since > self.door.limits.linger:
             self.abort()
 
-    def _look_at_exchange(self, exchange: Exchange, now: float) -> None:
+    def _look_at_exchange(self, now: float) -> None:
         if self._armed is not None:
             if self._too_slow("body", now, self._armed.received):
                 self.refuse(RequestError(HTTPStatus.REQUEST_TIMEOUT, "request body too slow"))
@@ -369,9 +377,11 @@ class Connection(asyncio.BufferedProtocol):
                 self._armed.hurry()
         elif self.pump is not None or self.transport.get_write_buffer_size():
             if self._too_slow("response", now, self._acked()):
-                self.abort()
-        else:
-            self._mark = None  # the application works; that has no limit here
+                self._reset()
+        elif self._mark is not None:
+            # The application works: that has no limit here, and does not count for the client.
+            phase, since, count = self._mark
+            self._mark = (phase, since + self.door.limits.sweep, count)
 
     def _too_slow(self, phase: str, now: float, count: int) -> bool:
         """True if ``phase`` has gone on for a window and moved less than the rate asks for."""

@@ -11,6 +11,7 @@ and never waits for a disk on the loop.
 """
 
 import asyncio
+import errno
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,16 @@ if TYPE_CHECKING:
 
 # The most that one connection sends before another has its turn. nginx: sendfile_max_chunk 2m.
 SLICE: Final = 1024 * 1024
+# Up to here a file is a small answer, which waits for no other.
+SMALL: Final = 256 * 1024
 # Asked of the disk at once when a file turns out to be cold.
 READ_AHEAD: Final = 8 * SLICE
+
+# A socket that is heard of so often before its turn has come is not listened to until then.
+_OFTEN: Final = 8
+
+# What TCP says of a client that has gone without a word (tcp(7), ip(7)).
+_UNREACHABLE: Final = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cypd-warm")
 
@@ -52,13 +61,17 @@ class Pump:
     """
 
     __slots__ = (
+        "_client",
         "_done",
         "_file",
         "_head",
+        "_heard",
+        "_is_armed",
         "_left",
         "_loop",
         "_offset",
         "_sock",
+        "_turns",
         "_warm_until",
         "_warming",
     )
@@ -67,6 +80,10 @@ class Pump:
         self, connection: "Connection", head: bytes, file: int, offset: int, count: int
     ) -> None:
         self._loop = connection.door.loop
+        self._turns = connection.door.turns
+        self._client = connection.source
+        self._heard = 0  # how often the socket has asked for this turn
+        self._is_armed = False
         self._sock: socket.socket = connection.transport.get_extra_info("socket").dup()
         self._head = head
         self._file = file
@@ -77,9 +94,10 @@ class Pump:
         self._done: asyncio.Future[None] = self._loop.create_future()
 
     async def run(self) -> None:
-        self._step()
-        if not self._done.done() and not self._warming:
-            self._loop.add_writer(self._sock.fileno(), self._step)
+        if self._left <= SMALL:
+            self.take_turn()
+        else:
+            self._ask()
         await self._done
 
     def stop(self, error: BaseException | None = None) -> None:
@@ -96,14 +114,32 @@ class Pump:
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
 
-    def _step(self) -> None:
+    def _ask(self) -> None:
+        """The socket takes more."""
+        self._heard += 1
+        if self._heard == 1:
+            self._turns.ask(self._client, self)
+        elif self._heard == _OFTEN:
+            self._disarm()
+
+    def take_turn(self) -> None:
         """Send up to a slice, or as much as the socket takes."""
+        self._heard = 0
         try:
             self._send()
         except BlockingIOError:
             pass
         except (OSError, EOFError) as error:
+            if isinstance(error, OSError) and error.errno in _UNREACHABLE:
+                error = ConnectionAbortedError("the client can't be reached any more")
             self.stop(error)
+        if not (self._is_armed or self._warming or self._done.done()):
+            self._is_armed = True
+            self._loop.add_writer(self._sock.fileno(), self._ask)
+
+    def _disarm(self) -> None:
+        self._is_armed = False
+        self._loop.remove_writer(self._sock.fileno())
 
     def _send(self) -> None:
         if self._done.done():
@@ -145,7 +181,7 @@ class Pump:
     def _warm(self) -> None:
         """Read the next slice into the page cache, off the loop."""
         self._warming = True
-        self._loop.remove_writer(self._sock.fileno())
+        self._disarm()
         size = min(SLICE, self._left)
         ahead = min(READ_AHEAD, self._left)
         work = self._loop.run_in_executor(
@@ -161,7 +197,7 @@ class Pump:
             self.stop(work.exception())
         else:
             self._warm_until = self._offset + SLICE
-            self._loop.add_writer(self._sock.fileno(), self._step)
+            self._ask()
 
 
 def _read_ahead(file: int, offset: int, size: int, ahead: int) -> None:

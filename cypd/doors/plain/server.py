@@ -3,15 +3,20 @@
 import asyncio
 import socket
 import time
+from collections import Counter
 
 from cypd.doors.asgi import Application
+from cypd.doors.plain.acceptor import Acceptor
 from cypd.doors.plain.eager import run_as_task, run_eagerly
 from cypd.doors.plain.limits import Limits
 from cypd.doors.plain.protocol import Connection
 from cypd.doors.plain.response import date_line
 from cypd.doors.plain.slabs import SlabPool
+from cypd.doors.plain.turns import Turns
 
 _SCRATCH_BYTES = 64 * 1024
+# Connections that are looked at in one turn of the loop: so many, or more if that is late.
+_LOOKS, _MOST_LOOKS = 16, 256
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -61,12 +66,16 @@ class PlainDoor:
         self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
         # From start to drain
         self.loop: asyncio.AbstractEventLoop
-        self._servers: list[asyncio.Server] = []
+        self.turns: Turns
+        self._acceptors: list[Acceptor] = []
         self._connections: set[Connection] = set()
+        self._of_client: Counter[str] = Counter()  # connections, while there is a limit
+        self._unseen: list[Connection] = []  # by the present sweep
+        self._pace = 0.0  # seconds between two of its steps
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self.closing = False
-        # Set anew by each sweep
+        # Set anew by each step of a sweep
         self.now = 0.0  # loop time
         self.date = b""  # the Date field line
 
@@ -86,21 +95,24 @@ class PlainDoor:
     async def start(self, sockets: list[socket.socket]) -> None:
         """Listen on bound ``sockets``, which belong to the door from now on."""
         self.loop = asyncio.get_running_loop()
+        self.turns = Turns(self.loop)
         self._sweep()
+        patience = round(2 * self.limits.rate_window * 1000)
         for sock in sockets:
-            server = await self.loop.create_server(
-                lambda: Connection(self), sock=sock, backlog=self.limits.backlog
-            )
-            self._servers.append(server)
+            # tcp(7): the kernel, which holds the end of an answer when the door has closed already,
+            # gives up who takes nothing for so long. Before that the door does, so that the client
+            # is told. Connections inherit it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+            acceptor = Acceptor(self.loop, sock, self._take)
+            acceptor.start(self.limits.backlog)
+            self._acceptors.append(acceptor)
 
     async def drain(self, deadline: float) -> None:
         """Stop accepting, let running requests finish for ``deadline`` seconds, cut the rest."""
         self.closing = True
-        for server in self._servers:
-            server.close()
-        await asyncio.sleep(
-            0
-        )  # what was accepted in this turn of the loop is made known in the next
+        while self._acceptors:
+            self._acceptors.pop().stop()
+        await asyncio.sleep(0)  # what was accepted in this turn is made known in the next
         for connection in tuple(self._connections):
             connection.stop()
         try:
@@ -127,25 +139,54 @@ class PlainDoor:
             await asyncio.wait(tasks)
         await self._wait_empty()
 
-    # What connections call
+    # What acceptors and connections call
 
-    def admit(self, connection: Connection) -> bool:
-        """Count ``connection``; False if there is no room for it."""
-        if len(self._connections) >= self.limits.connections:
+    def _take(self, sock: socket.socket, address: object) -> bool:
+        connection = Connection(self, address)
+        if not self._has_room(connection):
             return False
-        self._connections.add(connection)
+        # Sends nothing and waits for nothing but the next turn of the loop.
+        taking = self.loop.connect_accepted_socket(lambda: connection, sock)
+        run_eagerly(self.loop, taking)
         return True
+
+    def _has_room(self, connection: Connection) -> bool:
+        most = self.limits.connections_per_client
+        if most and self._of_client[connection.source] >= most:
+            return False
+        return len(self._connections) < self.limits.connections
+
+    def admit(self, connection: Connection) -> None:
+        """Count ``connection``."""
+        self._connections.add(connection)
+        if self.limits.connections_per_client:
+            self._of_client[connection.source] += 1
 
     def dismiss(self, connection: Connection) -> None:
         """Count ``connection`` no more."""
         self._connections.discard(connection)
+        if self.limits.connections_per_client:
+            self._of_client[connection.source] -= 1
+            if not self._of_client[connection.source]:
+                del self._of_client[connection.source]
         if not self._connections:
             self._empty.set()
 
     def _sweep(self) -> None:
-        """One timer for all connections: a timer a request would cost more than the request."""
-        self.now = self.loop.time()
-        self.date = date_line(time.time())
-        for connection in tuple(self._connections):
-            connection.look(self.now)
-        self._timer = self.loop.call_later(self.limits.sweep, self._sweep)
+        """Look at every connection once in ``limits.sweep``, a few at a time.
+
+        One timer for all connections: a timer a request would cost more than the request. In small
+        steps, so that nobody's request waits while thousands are looked at, or even closed.
+        """
+        now, sweep = self.loop.time(), self.limits.sweep
+        late, self.now = now - self.now - self._pace, now
+        if not self._unseen:
+            self.date = date_line(time.time())
+            self._unseen = list(self._connections)
+            self._pace = sweep / max(1, -(-len(self._unseen) // _LOOKS))
+        missed = len(self._connections) * max(late, 0.0) / sweep
+        looks = min(_LOOKS + int(missed), _MOST_LOOKS)
+        for connection in self._unseen[-looks:]:
+            connection.look(now)
+        del self._unseen[-looks:]
+        self._timer = self.loop.call_later(self._pace, self._sweep)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,8 @@ from cypd.doors.tls.granian import Granian
 # does: it asks for the next connection over and over, and does nothing else.
 _LAST_WAIT = 5.0
 _LOOK_SECONDS = 0.1
+# Seconds in which a connection that ends moves something, if there is somebody.
+_SILENCE = 5.0
 
 
 class TlsDoor:
@@ -83,8 +86,7 @@ class TlsDoor:
         for worker in self._workers:
             worker.stop_accepting()
         ended = asyncio.create_task(self._end())
-        await asyncio.wait({ended}, timeout=deadline)
-        if not ended.done():
+        if not await self._has_ended(ended, deadline):
             await self._cut()
             await asyncio.wait({ended}, timeout=_LAST_WAIT)
 
@@ -103,12 +105,36 @@ class TlsDoor:
         while self.connections and (looks := looks - 1) >= 0:  # noqa: ASYNC110 (see ``kernel``)
             await asyncio.sleep(_LOOK_SECONDS)
 
+    async def _has_ended(self, ended: asyncio.Task[None], deadline: float) -> bool:
+        """Wait, and hang up on clients of HTTP/2 that do not answer to GOAWAY.
+
+        hyper waits for their PING, as long as it takes.
+        """
+        loop = asyncio.get_running_loop()
+        end, silent = loop.time() + deadline, set[kernel.Silence]()
+        while not ended.done() and (left := end - loop.time()) > 0:
+            await asyncio.wait({ended}, timeout=min(left, _SILENCE))
+            before, silent = silent, set[kernel.Silence]()
+            if self._running:
+                continue  # whoever it is for may be silent
+            for connection in self._open_connections():
+                with suppress(OSError):  # the client was faster
+                    silence = kernel.silence(connection)
+                    if silence in before:
+                        connection.shutdown(socket.SHUT_RDWR)
+                    elif silence is not None:
+                        silent.add(silence)
+        return ended.done()
+
+    def _open_connections(self) -> Iterator[socket.socket]:
+        for address in self._addresses:
+            yield from kernel.connections(address)
+
     async def _cut(self) -> None:
         """Hang up, cancel what still runs, and wait until it has cleaned up behind itself."""
-        for address in self._addresses:
-            for connection in kernel.connections(address):
-                with suppress(OSError):  # the client was faster
-                    connection.shutdown(socket.SHUT_RDWR)
+        for connection in self._open_connections():
+            with suppress(OSError):  # the client was faster
+                connection.shutdown(socket.SHUT_RDWR)
         running = tuple(self._running)
         for task in running:
             task.cancel()

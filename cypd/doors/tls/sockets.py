@@ -3,16 +3,24 @@
 It owns their descriptors, so they are looked at through duplicates.
 """
 
+import fcntl
 import os
 import re
 import select
 import socket
 import stat
+import struct
+import termios
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 Address = tuple[str, int]
+
+# struct tcp_info: tcpi_bytes_acked, tcpi_bytes_received; Linux 4.1
+_MOVED = struct.Struct("=120xQQ")
+_INT = struct.Struct("i")  # tcp(7), SIOCOUTQ
 
 _ANYWHERE = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared with, not bound
 
@@ -40,6 +48,26 @@ def _is_ours(sock: socket.socket, host: str, port: int) -> bool:
         return False
     own = sock.getsockname()
     return own[1] == port and (host in _ANYWHERE or own[0] == host)
+
+
+class Silence(NamedTuple):
+    """A connection that nothing is under way on, and what has gone over it up to then."""
+
+    peer: tuple[object, ...]
+    acked: int
+    received: int
+
+
+def silence(connection: socket.socket) -> Silence | None:
+    """Return how far a connection is, if all that was sent has been taken; else ``None``.
+
+    Raises OSError for one that has ended.
+    """
+    (unsent,) = _INT.unpack(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(_INT.size)))
+    if unsent:
+        return None
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MOVED.size)
+    return Silence(connection.getpeername(), *_MOVED.unpack(info))
 
 
 def stop_accepting(descriptor: int) -> None:

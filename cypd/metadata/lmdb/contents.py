@@ -34,6 +34,10 @@ def _owner_key(owner: str) -> bytes:
     return b"uploads:" + owner.encode()
 
 
+def _project_key(project: bytes) -> bytes:
+    return b"uploads in:" + project
+
+
 class Contents:
     """What repositories hold, and what it costs their projects; see ``keys`` for the layout.
 
@@ -283,7 +287,7 @@ class Contents:
         """Store a session, new or changed, with its reservation."""
         before = self.upload(txn, upload.id)
         if before is None:
-            self._count_upload(txn, upload.owner, +1)
+            self._count_upload(txn, upload.owner, project, +1)
         self._ledger.reserve(txn, project, upload.reserved - (before.reserved if before else 0))
         txn.put(upload.id.encode(), _encode(upload), db=self.uploads)
 
@@ -292,18 +296,29 @@ class Contents:
         upload = self.upload(txn, upload_id)
         if upload is None:
             return
-        self._count_upload(txn, upload.owner, -1)
         project = self._ledger.require_project(txn, upload.repository)
+        self._count_upload(txn, upload.owner, project, -1)
         self._ledger.reserve(txn, project, -upload.reserved)
         txn.delete(upload_id.encode(), db=self.uploads)
 
     def open_uploads(self, txn: lmdb.Transaction, owner: str) -> int:
         """Return how many sessions a user has open."""
-        return int.from_bytes(txn.get(_owner_key(owner), db=self.meta) or b"", "big")
+        return self._count(txn, _owner_key(owner))
 
-    def _count_upload(self, txn: lmdb.Transaction, owner: str, step: int) -> None:
-        count = self.open_uploads(txn, owner) + step
-        txn.put(_owner_key(owner), number(count), db=self.meta)
+    def open_in_project(self, txn: lmdb.Transaction, project: bytes) -> int:
+        """Return how many sessions a project has open."""
+        return self._count(txn, _project_key(project))
+
+    def _count(self, txn: lmdb.Transaction, key: bytes) -> int:
+        return int.from_bytes(txn.get(key, db=self.meta) or b"", "big")
+
+    def _count_upload(self, txn: lmdb.Transaction, owner: str, project: bytes, step: int) -> None:
+        for key in (_owner_key(owner), _project_key(project)):
+            count = self._count(txn, key) + step
+            if count > 0:
+                txn.put(key, number(count), db=self.meta)
+            else:
+                txn.delete(key, db=self.meta)
 
     # --- all of a project -----------------------------------------------------------------------
 

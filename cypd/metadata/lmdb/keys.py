@@ -49,7 +49,8 @@ hook_statistics   webhook's id                                ``Statistics``
 audit             number                                      ``Entry``
 audit_of          project, number                             (nothing)
 meta              ``schema``, ``repositories``,               version, last id given,
-                  ``uploads:`` owner, ``totals``,             how many are open, ``Totals``
+                  ``uploads:`` owner,                         how many are open,
+                  ``uploads in:`` project, ``totals``,        how many are open, ``Totals``
                   ``events``, ``deliveries``, ``audit``,      last number given
 ================  ==========================================  =====================================
 """

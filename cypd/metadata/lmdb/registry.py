@@ -19,7 +19,7 @@ from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
-from cypd.registry.ports import StoredManifest, Upload, immutable_tag, still_listed
+from cypd.registry.ports import StoredManifest, Upload, immutable_tag, require_few, still_listed
 
 
 class LmdbRegistry:
@@ -137,13 +137,13 @@ class LmdbRegistry:
 
     # --- writes ---------------------------------------------------------------------------------
 
-    async def open_upload(self, upload: Upload, *, limit: int) -> None:
+    async def open_upload(
+        self, upload: Upload, *, limit: int, project_limit: int | None = None
+    ) -> None:
         def operation(txn: lmdb.Transaction) -> None:
             project = self._ledger.require_project(txn, upload.repository)
-            if self._contents.open_uploads(txn, upload.owner) >= limit:
-                raise OCIError(
-                    Code.TOOMANYREQUESTS, f"{limit} uploads are open; finish or cancel some"
-                )
+            require_few(self._contents.open_uploads(txn, upload.owner), limit)
+            require_few(self._contents.open_in_project(txn, project), project_limit)
             self._ledger.require_room(txn, project, upload.reserved)
             self._contents.put_upload(txn, project, upload)
 

@@ -11,7 +11,7 @@ from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
-from cypd.registry.ports import StoredManifest, Upload, still_listed
+from cypd.registry.ports import StoredManifest, Upload, require_few, still_listed
 
 
 class MemoryRegistry:
@@ -90,10 +90,14 @@ class MemoryRegistry:
     def uploads(self, *, started_before: float) -> Sequence[Upload]:
         return [it for it in self._uploads.values() if it.started_at < started_before]
 
-    async def open_upload(self, upload: Upload, *, limit: int) -> None:
+    async def open_upload(
+        self, upload: Upload, *, limit: int, project_limit: int | None = None
+    ) -> None:
         self._state.require_project(upload.repository)
-        if sum(it.owner == upload.owner for it in self._uploads.values()) >= limit:
-            raise OCIError(Code.TOOMANYREQUESTS, f"{limit} uploads are open; finish or cancel some")
+        others = self._uploads.values()
+        require_few(sum(it.owner == upload.owner for it in others), limit)
+        project = upload.repository.project
+        require_few(sum(it.repository.project == project for it in others), project_limit)
         self._state.require_room(upload.repository, upload.reserved)
         self._uploads[upload.id] = upload
 
