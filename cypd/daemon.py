@@ -6,6 +6,7 @@ import logging
 import resource
 import signal
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 import cypd
@@ -114,7 +115,7 @@ async def _open(
         header=config.server.header_timeout,
         keep_alive=config.server.idle_timeout,
         connections=config.server.max_connections,
-        connections_per_client=config.limits.connections_per_client,
+        connections_per_client=ceil(config.limits.connections_per_client / config.server.workers),
     )
     doors: list[PlainDoor | TlsDoor] = []
     if certificates and sockets["https"]:

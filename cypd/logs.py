@@ -16,8 +16,11 @@ log = logging.getLogger(__name__)
 FIELDS = "fields"
 """The attribute of a record, given by ``extra``, that holds what JSON shows as keys of its own."""
 
-_MAX_MESSAGE = 4096
-_MAX_TRACEBACK = 16_384
+# Together, as JSON and in the longest UTF-8, below what the journal takes for one line: 48 KiB
+# (journald.conf(5), LineMax=). It would break a longer one into two, neither of them an object.
+_MAX_MESSAGE = 4096  # characters
+_MAX_TRACEBACK = 12_288  # bytes, the last ones
+_MAX_LINES = 500  # of them
 # As syslog(3) and sd-daemon(3) number them.
 _PRIORITIES = {
     logging.CRITICAL: 2,
@@ -31,16 +34,26 @@ _ids = random.Random()  # noqa: S311 (they tell requests apart, and cost no syst
 
 
 def configure(level: str, form: str, environment: Mapping[str, str]) -> None:
-    """Send the log of this process to standard error; also what nobody catches."""
+    """Send the log of this process to standard error; also what nobody catches.
+
+    ``level`` is our own; what libraries say starts at info, since to debug them is to see what they
+    send: headers with what signs a request, bodies.
+    """
     handler = logging.StreamHandler(sys.stderr)
     formatter: logging.Formatter = JsonFormatter() if form == "json" else TextFormatter()
     if is_journal(sys.stderr, environment):
         formatter = JournalFormatter(formatter)
     handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger("cypd").setLevel(number)
+    logging.captureWarnings(True)
     sys.excepthook = lambda *error: log.critical("unexpected end", exc_info=error)
     threading.excepthook = lambda args: log.critical(
         "unexpected end of %s", args.thread, exc_info=args.exc_value
+    )
+    sys.unraisablehook = lambda args: log.error(
+        "%s: %r", args.err_msg or "not raised", args.object, exc_info=args.exc_value
     )
 
 
@@ -57,13 +70,16 @@ def printable(text: str, limit: int = _MAX_MESSAGE) -> str:
     """Return text that no terminal, journal or line splitter takes for more than letters.
 
     Control characters, ANSI among them, line separators, and what changes the direction of writing
-    become escapes; what is longer than ``limit`` is cut.
+    become escapes; what is longer than ``limit`` characters then is cut.
     """
-    if len(text) > limit:
-        text = text[:limit] + "…"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = text[: limit + 1]
+    if not shown.isprintable():
+        shown = "".join(map(_escaped, shown))
+    return shown if len(shown) <= limit else shown[:limit] + "…"
+
+
+def _escaped(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def trace_id(scope: dict[str, Any]) -> str:
@@ -79,9 +95,10 @@ def trace_id(scope: dict[str, Any]) -> str:
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
     if not record.exc_info:
         return []
-    text = formatter.formatException(record.exc_info)
     # Not splitlines(): what else that takes for the end of a line becomes an escape.
-    return [printable(line) for line in text[-_MAX_TRACEBACK:].split("\n")]
+    lines = formatter.formatException(record.exc_info).split("\n")
+    text = "\n".join(map(printable, lines)).encode()
+    return text[-_MAX_TRACEBACK:].decode(errors="ignore").split("\n")[-_MAX_LINES:]
 
 
 class TextFormatter(logging.Formatter):
@@ -105,6 +122,7 @@ class JsonFormatter(logging.Formatter):
             "time": record.created,
             "level": record.levelname.lower(),
             "logger": record.name,
+            "pid": record.process,
             "message": printable(record.getMessage()),
             **{k: printable(v) if isinstance(v, str) else v for k, v in fields.items()},
         }

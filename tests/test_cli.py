@@ -1,6 +1,7 @@
 """The command line, as an operator meets it."""
 
 import subprocess
+import sys
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 
@@ -40,6 +41,28 @@ def test_version_and_help(tmp_path: Path) -> None:
         assert shown.returncode == 0
         assert "usage: cypd" in shown.stdout
     assert run(folder=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["--version", "health", "completion bash"])
+def test_a_command_loads_what_it_needs(tmp_path: Path, command: str) -> None:
+    """Neither the registry nor the libraries that make it serve: a health check has to be cheap."""
+    code = (
+        "import sys\n"
+        "from cypd.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit:\n    pass\n"
+        "print(*sys.modules, sep='\\n', file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split()],
+        cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    loaded = set(done.stderr.split("\n"))
+
+    assert "cypd.commands.parser" in loaded
+    heavy = {"blacksheep", "granian", "aiohttp", "lmdb", "cryptography", "uvloop", "botocore"}
+    assert loaded & heavy == set()
+    assert loaded & {"cypd.daemon", "cypd.composition", "cypd.metadata"} == set()
 
 
 def test_check_tells_whether_the_configuration_is_good(tmp_path: Path) -> None:

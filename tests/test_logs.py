@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +62,16 @@ def test_a_json_record_is_one_object(text: str) -> None:
     assert line.isprintable()
     assert (document["level"], document["logger"], document["status"]) == ("error", "cypd.v2", 200)
     assert document["message"] == document["path"] == printable(text)
+
+
+@pytest.mark.parametrize("letter", ["x", "\\", '"', "\u202e", "\U0001f433", "\U000e0001", "\n"])
+def test_a_record_is_no_longer_than_the_journal_takes(letter: str) -> None:
+    """It splits what is longer than 48 KiB, and half an object is none."""
+    text = letter * 100_000
+    line = FORMATTERS["json"].format(record(text, ValueError(text)))
+
+    assert len(line.encode()) < 48 * 1024
+    assert json.loads(line)["traceback"]
 
 
 @given(ANY_TEXT)
@@ -237,8 +249,10 @@ def test_a_daemon_logs_what_it_answers_and_no_secret(tmp_path: Path) -> None:
         headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "my.id-1"}
         answer = daemon.request("GET", "/v2/_catalog?secret=in-the-query", headers=headers)
         wrong = daemon.request("GET", "/v2/", headers={"Authorization": basic("admin", "guess")})
+        pid = daemon.pid
     text = daemon.log.read_text()
-    requests = [it for it in map(json.loads, text.splitlines()) if it["logger"] == "cypd.requests"]
+    records = [json.loads(line) for line in text.splitlines()]
+    requests = [it for it in records if it["logger"] == "cypd.requests"]
     found = next(it for it in requests if it["trace"] == "my.id-1")
 
     assert (answer.status, answer.headers["X-Request-ID"]) == (200, "my.id-1")
@@ -246,9 +260,47 @@ def test_a_daemon_logs_what_it_answers_and_no_secret(tmp_path: Path) -> None:
     assert (found["bytes"], found["user"]) == (len(answer.body), "admin")
     assert (found["address"], found["complete"]) == ("127.0.0.1", True)
     assert found["milliseconds"] > 0
+    assert {it["pid"] for it in records} == {pid}
     assert wrong.status == 401
     for secret in (token, daemon.password, "in-the-query", "guess", basic("admin", "guess")[6:]):
         assert secret not in text
+
+
+COMPLAINTS = """
+import logging, threading, warnings
+from cypd import logs
+
+class Broken:
+    def __del__(self):
+        raise ValueError("in a finaliser")
+
+logs.configure("debug", "json", {})
+warnings.warn("a warning\\nERROR cypd: forged")
+logging.getLogger("botocore.auth").debug("a signature")
+logging.getLogger("cypd.v2").debug("our own")
+logging.getLogger("granian").warning("of a library")
+Broken()
+thread = threading.Thread(target=lambda: 1 / 0, name="worker")
+thread.start()
+thread.join()
+raise KeyError("at the end")
+"""
+
+
+def test_whatever_is_said_is_a_record() -> None:
+    """Warnings, finalisers, threads and the end itself; what libraries debug is left out."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPLAINTS], capture_output=True, text=True, check=False
+    )
+    found = [json.loads(line) for line in done.stderr.splitlines()]
+
+    assert [it["level"] for it in found] == [
+        "warning", "debug", "warning", "error", "critical", "critical",
+    ]  # fmt: skip
+    assert "a warning\\nERROR cypd: forged" in found[0]["message"]
+    assert found[3]["traceback"][-1] == "ValueError: in a finaliser"
+    assert "worker" in found[4]["message"]
+    assert found[5]["traceback"][-1] == "KeyError: 'at the end'"
 
 
 def test_what_ends_the_start_is_a_record_too(tmp_path: Path) -> None:

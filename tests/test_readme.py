@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cypd.config import load
-from tests.daemon import CYPD, Daemon, Supervised
+from tests.daemon import CYPD, Daemon, Supervised, free_port
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -99,6 +99,33 @@ def test_the_commands_for_people_and_projects_work(tmp_path: Path) -> None:
     assert "50.0 GiB" in done[3].stdout
 
 
+def test_the_commands_for_operating_work(tmp_path: Path) -> None:
+    """Each tells how the daemon is, or installs what it says, where it says."""
+    lines = [
+        line for line in commands(READMES[0]) if re.match(r"\S+/cypd (health|status|comp)", line)
+    ]
+    installed = tmp_path / ".local/share/bash-completion/completions/cypd"
+    installed.parent.mkdir(parents=True)
+    metrics = {"CYPD_SERVER_METRICS_LISTEN": f"127.0.0.1:{free_port()}"}
+    with Daemon(tmp_path, metrics) as daemon:
+        done = [
+            subprocess.run(
+                line.replace(".venv/bin/cypd", CYPD),
+                shell=True,
+                env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **daemon.environment},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for line in lines
+        ]
+
+    assert [(0, "")] * 3 == [(it.returncode, it.stderr) for it in done]
+    assert done[0].stdout == "ready\n"
+    assert "requests " in done[1].stdout
+    assert "complete -o" in installed.read_text()
+
+
 def test_the_password_file_is_where_the_readme_says(tmp_path: Path) -> None:
     """``admin-password`` in the state folder is what ``docker login`` reads in the README."""
     assert any("data/admin-password" in line for line in commands(READMES[0]))
@@ -114,10 +141,13 @@ def test_the_guide_to_the_service_names_what_there_is() -> None:
 
     assert len(lines) == 10
     files = {
-        word for line in lines for word in line.split() if re.match(r"[a-z]+[/.][a-z.]+$", word)
+        word for line in lines for word in line.split() if re.match(r"[a-z-]+[/.][a-z.-]+$", word)
     }
     assert {"requirements.lock", "config/cypd.toml", "systemd/cypd.service"} <= files
-    assert all((ROOT / file).exists() for file in files - {"cypd.service", "cypd.socket"})
+    assert all(
+        (ROOT / file).exists()
+        for file in files - {"cypd.service", "cypd.socket", "cypd-metrics.socket"}
+    )
     assert "ExecStart=/opt/cypd/bin/cypd serve --config /etc/cypd/cypd.toml\n" in unit
     assert "/opt/cypd" in lines[2]
     assert lines[5].endswith(" /etc/cypd/cypd.toml")

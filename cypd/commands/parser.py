@@ -6,18 +6,35 @@ returns the exit status.
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import cypd
 from cypd.commands.sizes import parse_quota
 
+_JSON = "print JSON"
+_SIZES = "print JSON, sizes in bytes"
+
+
+class Misuse(Exception):
+    """Arguments that there are not; ``usage`` shows those that there are."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Misuse(message, self.format_usage())
+
+
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[_Parser]
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; ``command`` of what it parses is set."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="cypd",
         description="A storage-optimised OCI registry daemon for one host.",
         epilog="Each key of the configuration file can be set in the environment as well: "
@@ -33,22 +50,44 @@ def parser() -> argparse.ArgumentParser:
         "ask the running daemon whether it is ready",
         "Ask the daemon at the first address of server.listen whether it is ready: "
         "0 if so, else 1 and what keeps it from being so.",
+        json=_JSON,
     )
+    _add_status(commands)
     _add_configuration(commands)
     _add_projects(commands)
     _add_users(commands)
+    _add_completion(commands)
     return top
 
 
 def _command(
-    commands: "Commands", name: str, command: str, told: str, description: str = ""
+    commands: "Commands",
+    name: str,
+    command: str,
+    told: str,
+    description: str = "",
+    *,
+    json: str = "",
 ) -> argparse.ArgumentParser:
-    """Add a command: ``told`` stands in the list, ``description`` in its own help."""
-    added = commands.add_parser(
-        name, help=told, description=description or f"{told[0].upper()}{told[1:]}."
-    )
+    """Add a command: ``told`` stands in the list, ``description`` in its own help.
+
+    ``json`` is what --json does; without it there is no such option.
+    """
+    added = _bare_command(commands, name, command, told, description)
     added.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML file; without it, all defaults hold"
+    )
+    if json:
+        added.add_argument("--json", action="store_true", help=json)
+    return added
+
+
+def _bare_command(
+    commands: "Commands", name: str, command: str, told: str, description: str
+) -> argparse.ArgumentParser:
+    """Add one that has nothing to do with a configuration."""
+    added = commands.add_parser(
+        name, help=told, description=description or f"{told[0].upper()}{told[1:]}."
     )
     added.set_defaults(command=command)
     return added
@@ -59,6 +98,30 @@ def _group(commands: "Commands", name: str, told: str) -> "Commands":
     return commands.add_parser(name, help=told).add_subparsers(required=True, metavar="COMMAND")
 
 
+def _add_status(commands: "Commands") -> None:
+    status = _command(
+        commands,
+        "status",
+        "status:run",
+        "show what the running daemon is doing",
+        "Show what the running daemon is doing, anew each second until q or Ctrl-C ends that; or "
+        "once, where no terminal is. Asks at the first address of server.metrics_listen.",
+        json="print JSON, once; bytes and seconds",
+    )
+    status.add_argument("--once", action="store_true", help="show it once")
+
+
+def _add_completion(commands: "Commands") -> None:
+    completion = _bare_command(
+        commands,
+        "completion",
+        "completion:run",
+        "print what makes a shell complete cypd's arguments",
+        "Print a script that makes a shell complete cypd's arguments.",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which one")
+
+
 def _add_configuration(commands: "Commands") -> None:
     _command(
         _group(commands, "config", "look at the configuration"),
@@ -66,17 +129,19 @@ def _add_configuration(commands: "Commands") -> None:
         "configuration:check",
         "tell whether the configuration can be used",
         "Tell whether the configuration can be used: 0 if so, else 78 and the reason.",
+        json=_JSON,
     )
 
 
 def _add_projects(commands: "Commands") -> None:
     actions = _group(commands, "project", "look after projects and their quotas")
-    listing = _command(
+    _command(
         actions,
         "list",
         "projects:show_all",
         "list the projects",
         "List the projects, with what they take.",
+        json=_SIZES,
     )
     quota = _command(
         actions,
@@ -84,6 +149,7 @@ def _add_projects(commands: "Commands") -> None:
         "projects:quota",
         "show or set a project's quota",
         "Show what a project takes of its quota, or set the quota; it holds at once.",
+        json=_SIZES,
     )
     quota.add_argument("name", help="the project's name")
     quota.add_argument(
@@ -92,16 +158,13 @@ def _add_projects(commands: "Commands") -> None:
         type=parse_quota,
         help="bytes, also as 512MiB, 10GiB or 2TiB; or unlimited",
     )
-    for each in (listing, quota):
-        each.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
 
 
 def _add_users(commands: "Commands") -> None:
     actions = _group(commands, "user", "make accounts and look after them")
 
     def add(name: str, command: str, told: str) -> argparse.ArgumentParser:
-        added = _command(actions, name, f"users:{command}", told)
-        added.add_argument("--json", action="store_true", help="print JSON")
+        added = _command(actions, name, f"users:{command}", told, json=_JSON)
         added.set_defaults(action=name)
         if name != "list":
             added.add_argument("name", help="the user's name")

@@ -5,8 +5,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-import orjson
-
+from cypd.commands.output import tell
 from cypd.commands.sizes import readable
 from cypd.commands.store import note, opened
 from cypd.config import Config
@@ -23,7 +22,7 @@ def show_all(config: Config, options: argparse.Namespace) -> int:
     with opened(config) as metadata:
         found = [(it, metadata.projects.usage(it.id)) for it in _all(metadata.projects)]
     if options.json:
-        print(orjson.dumps([_document(*it) for it in found]).decode())
+        tell([_document(*it) for it in found])
         return 0
     print(f"{'NAME':<32} {'OPEN TO':<8} {'IMAGES':>8} {'USED':>12} {'QUOTA':>12}")
     for project, usage in found:
@@ -45,7 +44,7 @@ def quota(config: Config, options: argparse.Namespace) -> int:
             project = asyncio.run(_change(metadata, project, changes))
         usage = metadata.projects.usage(project.id)
     if options.json:
-        print(orjson.dumps(_document(project, usage)).decode())
+        tell(_document(project, usage))
         return 0
     storage = storage_of(project, usage)
     print(f"quota     {readable(storage.quota)}")

@@ -6,10 +6,9 @@ import getpass
 import sys
 from collections.abc import Awaitable, Callable
 
-import orjson
-
 from cypd.accounts.ports import User
 from cypd.accounts.users import Users
+from cypd.commands.output import Failed, tell
 from cypd.commands.store import note, opened
 from cypd.composition.accounts import build_accounts
 from cypd.config import Config
@@ -24,7 +23,7 @@ def show_all(config: Config, options: argparse.Namespace) -> int:
     async def run(users: Users) -> None:
         found = await users.list(keyword="", sort="username")
         if options.json:
-            print(orjson.dumps([_document(it) for it in found]).decode())
+            tell([_document(it) for it in found])
             return
         print(f"{'NAME':<32} {'ADMIN':<6} {'ACTIVE':<7} {'2ND FACTOR':<11} EMAIL")
         for it in found:
@@ -115,13 +114,13 @@ def _read_password(options: argparse.Namespace) -> str:
         return sys.stdin.readline().rstrip("\n")
     password = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != password:
-        sys.exit("cypd: the two are not the same")
+        raise Failed("the two are not the same")
     return password
 
 
 def _tell(user: User, options: argparse.Namespace) -> None:
     if options.json:
-        print(orjson.dumps(_document(user)).decode())
+        tell(_document(user))
     else:
         print(f"{user.name}: {'an active' if user.is_active else 'a disabled'} user, {user.id}")
 

@@ -116,7 +116,7 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
             pulls,
             retention,
             on_fatal,
-            rates := Rates(config.limits),
+            rates := Rates(config.limits, config.server.workers),
         )
         v2 = parts.v2()
         api = parts.api()

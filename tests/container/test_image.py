@@ -12,7 +12,7 @@ import pytest
 
 from cypd.oci.digest import Digest
 from tests.crash.client import Client
-from tests.daemon import Daemon
+from tests.daemon import Daemon, free_port
 from tests.samples import EMPTY
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,14 +56,17 @@ class Container(Daemon):
         super().__init__(directory)
         self.state.mkdir()
         os.chown(self.state, 10000, 10000)
+        self.environment["CYPD_SERVER_METRICS_LISTEN"] = f"127.0.0.1:{free_port()}"
         variables = (
-            "CYPD_SERVER_LISTEN",
-            "CYPD_SERVER_METRICS_LISTEN",
+            *("CYPD_SERVER_LISTEN", "CYPD_SERVER_METRICS_LISTEN"),
             "CYPD_AUTH_ADMIN_PASSWORD",
         )
         self.command = (
-            *(*podman.command, "run", "--rm", "--read-only", "--network=host", "--no-healthcheck"),
-            *("--name=cypd", "--ulimit=nofile=1024:1024", "--ulimit=nproc=256:256"),
+            *(*podman.command, "run", "--rm", "--read-only", "--read-only-tmpfs=false"),
+            *("--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host"),
+            # What asks for the health is the test; podman would have systemd do it.
+            *("--health-interval=disable", "--name=cypd"),
+            *("--ulimit=nofile=1024:1024", "--ulimit=nproc=256:256"),
             *(f"--env={name}={self.environment[name]}" for name in variables),
             *(f"--volume={self.state}:/var/lib/cypd", IMAGE),
         )
@@ -144,15 +147,20 @@ def test_the_image_says_how_it_is_run(podman: Podman) -> None:
     assert config["User"] == "10000:10000"
     assert config["StopSignal"] == "SIGTERM"
     assert config["Volumes"] == {"/var/lib/cypd": {}}
+    assert set(config["ExposedPorts"]) == {"5000/tcp", "5001/tcp", "5443/tcp"}
     assert image["Healthcheck"]["Test"] == ["CMD", "/opt/cypd/bin/cypd", "health"]
 
 
 def test_the_image_runs_with_a_read_only_root(podman: Podman, tmp_path: Path) -> None:
-    """It serves, tells its health and stops; the next container goes on with its volume."""
+    """Nor has it capabilities, or any other folder to write to. It serves, tells its health and
+    stops; the next container goes on with its volume.
+    """
     container = Container(podman, tmp_path)
     with container, Client(container) as client:
         assert client.push("library/app", Digest.of(EMPTY), EMPTY) == 201
-        assert podman("exec", "cypd", "/opt/cypd/bin/cypd", "health") == "ready\n"
+        podman("healthcheck", "run", "cypd")
+        assert podman("exec", "cypd", "cypd", "health") == "ready\n"
+        assert "requests " in podman("exec", "cypd", "cypd", "status", "--once")
         assert podman("exec", "cypd", "id", "-u") == "10000\n"
     with container, Client(container) as client:
         assert client.send("GET", BLOB_PATH).body == EMPTY

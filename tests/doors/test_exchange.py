@@ -147,7 +147,10 @@ async def test_no_body(open_either: OpenEither, status: int) -> None:
 async def test_failure_before_the_start(
     open_either: OpenEither, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception becomes a 500 with a trace id that the log has, too, and nothing else."""
+    """An exception becomes a 500 with a trace id that the log has, too, and nothing else.
+
+    It is the one that the request goes by in all other lines: the client's, if there is one.
+    """
 
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise ValueError("secret")
@@ -155,12 +158,15 @@ async def test_failure_before_the_start(
     opened = await open_either(app)
 
     received = await opened.ask(GET + GET)
+    named = await opened.ask(GET.replace(b"\r\n\r\n", b"\r\nX-Request-ID: my.id-1\r\n\r\n"))
 
     assert received.count(b"HTTP/1.1 500 ") == 1
     assert b"secret" not in received
-    trace = re.search(rb"trace ([0-9a-f]{16})\n", received)
+    trace = re.search(rb"trace ([0-9a-f]{8})\n", received)
     assert trace is not None
     assert f"trace={trace[1].decode()}" in caplog.text
+    assert named.endswith(b"trace my.id-1\n")
+    assert "trace=my.id-1" in caplog.text
 
 
 async def test_failure_after_start_message(open_either: OpenEither) -> None:

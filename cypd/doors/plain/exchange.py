@@ -2,7 +2,6 @@
 
 import logging
 import os
-import secrets
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from cypd.doors.plain.response import (
     read_head,
     serialise,
 )
+from cypd.logs import trace_id
 
 if TYPE_CHECKING:
     from cypd.doors.plain.protocol import Connection
@@ -69,27 +69,27 @@ class Exchange:
 
     async def run(self) -> None:
         """Run the application to its end, whatever that is."""
-        connection = self.connection
+        connection, scope = self.connection, self._scope()
         try:
-            await connection.door.app(self._scope(), self.receive, self.send)
+            await connection.door.app(scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001 - whatever an application raises
-            self._failed(error)
+            self._failed(error, scope)
         except BaseException:
             connection.abort()  # cancelled: what was sent is not whole
             raise
         else:
             if not self.complete and not connection.lost:
-                self._failed(RuntimeError("the application did not complete its response"))
+                self._failed(RuntimeError("the application did not complete its response"), scope)
         finally:
             if self.body is not None:
                 self.body.release()
             connection.exchange_done(self)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, scope: Scope) -> None:
         connection = self.connection
         if connection.lost and isinstance(error, ConnectionError):
             return  # send() said that nobody listens any more
-        trace = secrets.token_hex(8)
+        trace = trace_id(scope)
         _log.error(
             "request failed: %s %r trace=%s",
             self._head.method,

@@ -7,7 +7,6 @@ that is no ``bytes`` becomes an empty one, a body to HEAD is sent, a wrong lengt
 import asyncio
 import logging
 import os
-import secrets
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +17,7 @@ from cypd.doors.plain.h1 import RequestError
 from cypd.doors.plain.limits import Limits
 from cypd.doors.plain.response import ResponseHead, read_head
 from cypd.doors.tls.request import read_scope
+from cypd.logs import trace_id
 
 _log = logging.getLogger(__name__)
 
@@ -58,11 +58,12 @@ class Exchange:
 
         Where a response is begun and not complete, Granian cuts it off when this returns.
         """
+        scope = self._given
         try:
             scope = read_scope(self._given, self._limits, self.receive_slab)
             await app(scope, self.receive, self.send)
             if not self._complete and not self._lost:
-                self._failed(RuntimeError("the application did not complete its response"))
+                self._failed(RuntimeError("the application did not complete its response"), scope)
                 await self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "no answer")
         except RequestError as error:
             await self._answer(error.status, error.reason)
@@ -70,15 +71,15 @@ class Exchange:
             await self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops")
         except Exception as error:  # noqa: BLE001 - whatever an application raises
             if not (self._lost and isinstance(error, ConnectionError)):
-                trace = self._failed(error)
+                trace = self._failed(error, scope)
                 await self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"trace {trace}")
         finally:
             if self._watch is not None:
                 self._watch.cancel()
         await self._linger()
 
-    def _failed(self, error: Exception) -> str:
-        trace = secrets.token_hex(8)
+    def _failed(self, error: Exception, scope: Scope) -> str:
+        trace = trace_id(scope)
         method, path = self._given["method"], self._given["raw_path"]  # a query may hold a secret
         _log.error("request failed: %s %r trace=%s", method, path, trace, exc_info=error)
         return trace
