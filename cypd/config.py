@@ -177,6 +177,21 @@ class Events(_Section, frozen=True):
     pull_interval: _Positive = 60.0
 
 
+class Scanning(_Section, frozen=True):
+    """The search for vulnerabilities, and what one scan may take."""
+
+    database: str = ""
+    update_url: Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[^?#\s]*)?$")] = (
+        "https://osv-vulnerabilities.storage.googleapis.com"
+    )
+    timeout: _Positive = 600.0
+    cpu_seconds: Annotated[int, Meta(ge=1)] = 300
+    memory: Annotated[int, Meta(ge=256 << 20)] = 1 << 30
+    max_bytes: Annotated[int, Meta(ge=1 << 20)] = 32 << 30
+    max_files: Annotated[int, Meta(ge=1)] = 500_000
+    max_ratio: Annotated[int, Meta(ge=1)] = 100
+
+
 class Gc(_Section, frozen=True):
     """The removal of what nobody uses any more."""
 
@@ -221,9 +236,14 @@ class Config(_Section, frozen=True):
     manifests: Manifests = Manifests()
     webhooks: Webhooks = Webhooks()
     events: Events = Events()
+    scanning: Scanning = Scanning()
     gc: Gc = Gc()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+    def vulndb(self) -> Path:
+        """Return the folder of the vulnerability data."""
+        return Path(self.scanning.database or Path(self.storage.root) / "vulndb")
 
 
 _SECTIONS: dict[str, type[_Section]] = {

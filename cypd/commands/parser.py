@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _add_projects(commands)
     _add_users(commands)
     _add_completion(commands)
+    _add_vulndb(commands)
     return top
 
 
@@ -184,3 +185,32 @@ def _add_users(commands: "Commands") -> None:
     add("disable", "disable", "keep a user out, sessions and tokens included")
     add("enable", "enable", "let a disabled user in again")
     add("reset-mfa", "reset_mfa", "take a lost second factor from a user")
+
+
+def _add_vulndb(commands: "Commands") -> None:
+    actions = _group(commands, "vulndb", "get the vulnerability data that images are compared with")
+    importing = _command(
+        actions,
+        "import",
+        "vulndb:import_files",
+        "import files in OSV's format",
+        "Import files in OSV's format: an ecosystem's all.zip, which replaces what there was of "
+        "it, or single records as JSON, which add to it.",
+    )
+    importing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .zip or .json")
+    update = _command(
+        actions,
+        "update",
+        "vulndb:update",
+        "download what has changed, and import it",
+        "Download what has changed of ecosystems below scanning.update_url, and import it.",
+    )
+    update.add_argument(
+        "ecosystems",
+        nargs="*",
+        metavar="ECOSYSTEM",
+        help="PyPI, npm, Go, Maven, RubyGems, crates.io, Debian:12, Alpine:v3.20 and the like; "
+        "those that were imported before, if none is named",
+    )
+    status = _command(actions, "status", "vulndb:status", "show what was imported")
+    status.add_argument("--json", action="store_true", help="print JSON")
