@@ -82,6 +82,6 @@ def ask(
         fields += f"Authorization: {authorization}\r\n"
     with server.anonymous() as connection:
         answer = connection.request(method, path, fields, [body])
-    if answer.status not in (200, 201):
+    if answer.status not in (200, 201, 202):
         raise ConnectionError(f"{method} {path}: {answer.status} {answer.body[:200]!r}")
     return json.loads(answer.body)["data"]

@@ -77,6 +77,11 @@ class Connection:
             missing -= len(pieces[-1])
         return answer._replace(body=b"".join(pieces))
 
+    def head(self, path: str) -> int:
+        """Ask with HEAD; return the status."""
+        self.send("HEAD", path)
+        return self._receive_head()[0].status
+
     def discard(self, path: str) -> int:
         """GET a path, let the kernel drop the body, return its size."""
         self.send("GET", path)

@@ -50,6 +50,14 @@ class Principal(NamedTuple):
 
 ANONYMOUS = Principal(scope=Scope.READ)
 
+SCAN_CREDENTIAL = "scan:"
+"""What begins the credential of a scan, before the id of it."""
+
+
+def is_scanner(principal: Principal) -> bool:
+    """Tell whether somebody is a scan: it pulls for the registry itself."""
+    return principal.credential.startswith(SCAN_CREDENTIAL)
+
 
 class Act(NamedTuple):
     """Who does something, when and from where: what events and the audit log tell of it."""

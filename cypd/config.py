@@ -180,6 +180,13 @@ class Events(_Section, frozen=True):
 class Scanning(_Section, frozen=True):
     """The search for vulnerabilities, and what one scan may take."""
 
+    engine: Literal["embedded", "trivy", "off"] = "embedded"
+    trivy: Annotated[str, Meta(min_length=1)] = "trivy"
+    on_push: bool = False
+    on_new_data: bool = True
+    parallel: Annotated[int, Meta(ge=1, le=64)] = 1
+    queue: Annotated[int, Meta(ge=1)] = 1000
+    history: Annotated[int, Meta(ge=1)] = 10
     database: str = ""
     update_url: Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[^?#\s]*)?$")] = (
         "https://osv-vulnerabilities.storage.googleapis.com"

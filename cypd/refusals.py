@@ -32,6 +32,7 @@ class Code(Enum):
     NOT_IN_THIS_STATE = 20011, 409, "当前状态不允许此操作", "not allowed in this state"
     WEBHOOK_NOT_FOUND = 20013, 404, "Webhook不存在", "webhook not found"
     DELIVERY_NOT_FOUND = 20014, 404, "投递记录不存在", "delivery not found"
+    SCAN_NOT_FOUND = 20015, 404, "扫描任务不存在", "scan not found"
     TOKEN_NOT_FOUND = 20016, 404, "令牌不存在", "token not found"
     MEMBER_NOT_FOUND = 20017, 404, "成员不存在", "member not found"
 
@@ -57,6 +58,7 @@ class Code(Enum):
     INTERNAL = 50001, 500, "服务器内部错误", "internal error"
     WEBHOOK_FAILED = 50008, 502, "Webhook投递失败", "webhook delivery failed"
     METADATA_UNAVAILABLE = 50002, 503, "元数据服务不可用", "metadata unavailable, try again"
+    NO_SCANNER = 50010, 503, "未配置漏洞扫描器", "no scanner configured"
 
     @property
     def number(self) -> int:
@@ -85,7 +87,7 @@ class Refusal(Exception):
     """A request that is refused: the answer that its sender shall get.
 
     ``errors`` goes with the codes 10001 to 10004 alone; ``headers`` are added to the answer
-    (``Retry-After``, ``Allow``).
+    (``Retry-After``, ``Allow``); ``advice`` says what to do about it, where a code alone can't.
     """
 
     def __init__(
@@ -94,11 +96,13 @@ class Refusal(Exception):
         *,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        advice: str = "",
     ) -> None:
         super().__init__(code.message(english=True))
         self.code = code
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.advice = advice
 
 
 def invalid(field: str, message: str, code: Code = Code.VALIDATION_FAILED) -> Refusal:

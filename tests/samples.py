@@ -14,6 +14,7 @@ from cypd.oci.names import RepositoryName
 from cypd.projects.ports import UNLIMITED, Project, ProjectStore
 
 EMPTY = b"{}"
+_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 ACT = Act(1.0, "ada's id", "ada", "192.0.2.1", "0badcafe")
 
 
@@ -83,6 +84,13 @@ def image(
     if note is not None:
         document["annotations"] = {"note": note}
     return json.dumps(document).encode()
+
+
+def artifact(*layers: bytes, artifact_type: str = "a/b", subject: Digest | None = None) -> bytes:
+    """Return the manifest of something that is no image."""
+    content = image(*layers, subject=subject, artifact_type=artifact_type).decode()
+    content = content.replace("application/vnd.oci.image.config.v1+json", _EMPTY_TYPE)
+    return content.replace("application/vnd.oci.image.layer.v1.tar", "text/plain").encode()
 
 
 def index(*manifests: bytes) -> bytes:

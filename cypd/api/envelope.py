@@ -45,6 +45,8 @@ class Envelope(NamedTuple):
         if code.status == 401:  # RFC 9110 15.5.2; Basic would make browsers ask for a password
             headers["WWW-Authenticate"] = 'Bearer realm="cypd"'
         message = code.message(english=self.english)
+        if refusal.advice:
+            message += f"{': ' if self.english else '：'}{refusal.advice}"  # noqa: RUF001
         return self._wrap(code.status, code.number, message, data, headers)
 
     def _wrap(

@@ -78,8 +78,8 @@ class TagInfo(Answer, frozen=True):
     """The user's name at that time."""
     last_pulled_at: Time | None
     pull_count: int
-    scan_status: str | None = None
-    """null: never scanned."""
+    scan_status: ports.ScanStatus | None
+    """Of the newest scan of what it points at; null: never scanned."""
 
 
 class TagList(Listing, frozen=True):
@@ -221,6 +221,7 @@ def _tag(found: ports.TaggedManifest) -> TagInfo:
         pushed_by=found.pushed_by,
         last_pulled_at=_moment(found.last_pulled_at),
         pull_count=found.pull_count,
+        scan_status=found.scan_status,
     )
 
 

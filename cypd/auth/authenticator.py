@@ -7,9 +7,17 @@ is worth at this moment.
 import re
 import time
 from base64 import b64decode
+from collections.abc import Callable
 from hashlib import sha256
 
-from cypd.access import ANONYMOUS, Grant, Principal, Scope, Token
+from cypd.access import (
+    ANONYMOUS,
+    SCAN_CREDENTIAL,
+    Grant,
+    Principal,
+    Scope,
+    Token,
+)
 from cypd.accounts.names import canonical
 from cypd.accounts.passwords import Passwords
 from cypd.accounts.ports import AccountStore, PersonalToken, User
@@ -24,9 +32,19 @@ _SCOPES = {scope.name.lower(): scope for scope in Scope}
 
 
 class UserAuthenticator:
-    """The ``Authenticator`` over accounts."""
+    """The ``Authenticator`` over accounts.
 
-    def __init__(self, store: AccountStore, passwords: Passwords, tokens: Tokens) -> None:
+    ``is_scanning`` tells whether the scan of an id runs: for as long its own token is good.
+    """
+
+    def __init__(
+        self,
+        store: AccountStore,
+        passwords: Passwords,
+        tokens: Tokens,
+        is_scanning: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._is_scanning = is_scanning
         self._store = store
         self._passwords = passwords
         self._tokens = tokens
@@ -81,7 +99,7 @@ class UserAuthenticator:
         return self._by_session(claims.user_id, claims.sid)
 
     def _by_registry_token(self, claims: Claims) -> Principal:
-        principal = self._by_credential(claims) if claims.user_id else ANONYMOUS
+        principal = self._by_credential(claims) if claims.credential else ANONYMOUS
         return principal._replace(grants=claims.grants(), is_expired=is_over(claims))
 
     def _by_credential(self, claims: Claims) -> Principal:
@@ -91,6 +109,8 @@ class UserAuthenticator:
             principal = self._by_personal_token(bytes.fromhex(value))
         elif kind == "sid":
             principal = self._by_session(claims.user_id, value)
+        elif f"{kind}:" == SCAN_CREDENTIAL:
+            principal = self._by_scan(value)
         else:
             user = self._active(claims.user_id)
             if claims.credential != _password_credential(user) or user.has_second_factor:
@@ -103,6 +123,13 @@ class UserAuthenticator:
         if session is None or session.user_id != user_id or session.expires_at < time.time():
             raise Refusal(Code.TOKEN_INVALID)
         return _principal(self._active(user_id), f"sid:{session_id}", session=session_id)
+
+    def _by_scan(self, scan_id: str) -> Principal:
+        """Return who a scan is: it reads, whatever its token was granted for."""
+        if not self._is_scanning(scan_id):
+            raise Refusal(Code.TOKEN_INVALID)
+        credential = f"{SCAN_CREDENTIAL}{scan_id}"
+        return Principal("", "scanner", is_admin=True, scope=Scope.READ, credential=credential)
 
     def _by_personal_token(self, token_hash: bytes) -> Principal:
         token = self._store.personal_token(token_hash)
@@ -126,6 +153,11 @@ class UserAuthenticator:
     def issue_token(self, principal: Principal, grants: tuple[Grant, ...]) -> Token:
         user = self._store.user(principal.user_id)
         return self._tokens.issue_registry(user, grants, principal.credential)
+
+    def issue_scan_token(self, scan_id: str, repository: str) -> str:
+        """Return a token for a scan that runs, to pull what it is to look at."""
+        grant = Grant(repository, frozenset({"pull"}))
+        return self._tokens.issue_registry(None, (grant,), f"{SCAN_CREDENTIAL}{scan_id}").text
 
     def issue_identity(self, principal: Principal) -> str:
         user = self._active(principal.user_id)

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,8 +50,16 @@ class Accounts(NamedTuple):
         await self.store.sweep(now=time.time(), window=self.window)
 
 
-def build_accounts(config: Config, root: Path, store: AccountStore) -> Accounts:
-    """Return everything that has to do with accounts, over their store."""
+def build_accounts(
+    config: Config,
+    root: Path,
+    store: AccountStore,
+    is_scanning: Callable[[str], bool] = lambda _: False,
+) -> Accounts:
+    """Return everything that has to do with accounts, over their store.
+
+    ``is_scanning`` tells whether the scan of an id runs.
+    """
     hasher = PasswordPool()
     settings = config.auth
     throttle = Throttle(
@@ -71,7 +80,7 @@ def build_accounts(config: Config, root: Path, store: AccountStore) -> Accounts:
         Sessions(store, passwords, second_factor, tokens),
         second_factor,
         PersonalTokens(store),
-        UserAuthenticator(store, passwords, tokens),
+        UserAuthenticator(store, passwords, tokens, is_scanning),
         settings.failure_window,
         key,
     )

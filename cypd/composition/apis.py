@@ -10,6 +10,8 @@ from cypd.api.auth import Auth
 from cypd.api.events import EventHandlers
 from cypd.api.projects import ProjectHandlers
 from cypd.api.repositories import RepositoryHandlers
+from cypd.api.scan_policy import ScanPolicyHandlers
+from cypd.api.scans import ScanHandlers
 from cypd.api.system import Collection, Disk, System
 from cypd.api.tag_rules import TagRulesHandlers
 from cypd.api.user import Own
@@ -17,6 +19,7 @@ from cypd.api.users import Everybody
 from cypd.api.webhooks import WebhookHandlers
 from cypd.audit.audit import Audit
 from cypd.composition.accounts import Accounts
+from cypd.composition.scanning import Scanning
 from cypd.composition.upkeep import OnFatal
 from cypd.config import Config
 from cypd.events.feed import Feed
@@ -55,6 +58,7 @@ class Parts:
     audit: Audit
     pulls: PullCounter
     retention: Retention
+    scanning: Scanning
     on_fatal: OnFatal
     rates: Rates
 
@@ -88,6 +92,7 @@ class Parts:
             record=self.audit.record,
             is_set_aside=access.is_set_aside,
             admit_to_project=self.rates.admit_to_project,
+            guard=self.scanning.guard.check,
         )
 
     def api(self) -> Api:
@@ -115,6 +120,7 @@ class Parts:
                 *Everybody(accounts.users, members).routes(),
                 *ProjectHandlers(projects, members).routes(),
                 *TagRulesHandlers(projects, self.retention).routes(),
+                *ScanPolicyHandlers(projects).routes(),
                 *WebhookHandlers(self.webhooks).routes(),
                 *AuditHandlers(self.audit).routes(),
                 *EventHandlers(
@@ -123,6 +129,7 @@ class Parts:
                     self.access,
                     accounts.authenticator,
                 ).routes(),
+                *ScanHandlers(self.scanning.scans).routes(),
                 *RepositoryHandlers(inventory).routes(),
             ],
             accounts.authenticator,

@@ -13,7 +13,14 @@ from cypd.metrics.state import State
 def build_metrics(config: Config, root: Path, metadata: LmdbMetadata) -> Metrics:
     """Return the metrics of a worker, which counts the commits of its store from now on."""
     projects = config.metrics.projects
-    state = State(metadata.projects, metadata.webhooks, metadata.figures, root, named=projects)
+    state = State(
+        metadata.projects,
+        metadata.webhooks,
+        metadata.figures,
+        root,
+        named=projects,
+        scans=metadata.scans.under_way,
+    )
     metrics = Metrics(
         root / "metrics",
         state,

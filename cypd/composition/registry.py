@@ -14,6 +14,7 @@ from cypd.composition.accounts import build_accounts, make_administrator
 from cypd.composition.apis import Parts
 from cypd.composition.client import Client
 from cypd.composition.metrics import build_metrics, metrics_token
+from cypd.composition.scanning import build_scanning
 from cypd.composition.upkeep import OnFatal, repeat
 from cypd.config import Config
 from cypd.doors.asgi import Application
@@ -71,7 +72,7 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
         scraped = scrape(metrics.text, metrics_token(config))
         space = FreeSpace(root, config.storage.min_free)
         health = Health(metadata.probe, space.is_enough, on_fatal)
-        accounts = build_accounts(config, root, metadata.accounts)
+        accounts = build_accounts(config, root, metadata.accounts, metadata.scans.is_running)
         stack.callback(accounts.hasher.close)
         await make_administrator(config, root, accounts)
         access = ProjectAccess(
@@ -102,6 +103,14 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
             metadata.inventory,
             delete_enabled=config.access.delete,
         )
+        scanning = build_scanning(
+            config,
+            root,
+            metadata,
+            storage,
+            access=access,
+            authenticator=accounts.authenticator,
+        )
         parts = Parts(
             config,
             root,
@@ -115,6 +124,7 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
             audit,
             pulls,
             retention,
+            scanning,
             on_fatal,
             rates := Rates(config.limits, config.server.workers),
         )
@@ -141,6 +151,7 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
                     ("accounts", _ACCOUNTS_SECONDS, accounts.sweep),
                     ("events", _EVENTS_SECONDS, forget_old),
                     ("webhooks", _SENDER_SECONDS, sender.run),
+                    ("scans", _SENDER_SECONDS, scanning.run),
                     ("retention", _RETAIN_SECONDS, retention.run),
                 ):
                     group.create_task(repeat(name, interval, work, on_fatal))

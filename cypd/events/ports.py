@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import msgspec
 
-Kind = Literal["push", "pull", "delete", "quota", "member"]
+Kind = Literal["push", "pull", "delete", "scan", "scan_fail", "quota", "member"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LEVELS = (80, 95, 100)
 """Percent of a quota: reaching one of them is an event."""
@@ -35,7 +35,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     media_type: str = ""
     size: int = 0
     details: Mapping[str, Any] = msgspec.field(default_factory=dict)
-    """``quota``: percent, used, quota; ``member``: change, user_id, role; ``pull``: count."""
+    """``quota``: percent, used, quota; ``member``: change, user_id, role; ``pull``: count;
+    ``scan``: id, summary, scanner; ``scan_fail``: id, error."""
 
     def document(self) -> dict[str, Any]:
         """Return what is sent to webhooks and event streams; the contract names its fields."""

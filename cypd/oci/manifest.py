@@ -26,6 +26,8 @@ MAX_DEPTH = 32
 MAX_TOKENS = MAX_MANIFEST_BYTES // 10
 # Annotations are the one object with names of the pusher's choice; real ones have dozens.
 MAX_NAMES = 4096
+ENDS_WITH_SUBJECT = "cypd.ends-with-subject"
+"""An annotation: a referrer that says ``true`` here goes when its subject does."""
 # Docker's official images have a dozen; what an index claims beyond that is not listed.
 MAX_PLATFORMS = 64
 _PLATFORM_PART = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
@@ -129,6 +131,14 @@ def parse(content: bytes, content_type: str, digest: Digest) -> Manifest:
         subject=_digest(document.subject) if document.subject else None,
         urls=urls,
     )
+
+
+def ends_with_subject(descriptor: bytes) -> bool:
+    """Tell whether a descriptor (JSON), as a referrers list has it, bears that annotation."""
+    if ENDS_WITH_SUBJECT.encode() not in descriptor:
+        return False
+    annotations = msgspec.json.decode(descriptor, type=Descriptor).annotations or {}
+    return annotations.get(ENDS_WITH_SUBJECT) == "true"
 
 
 def platform_of(config: bytes) -> str | None:

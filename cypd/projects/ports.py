@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from cypd.access import Act
+from cypd.projects.scan_policy import ScanPolicy
 from cypd.projects.tag_rules import TagRules
 
 UNLIMITED = -1
@@ -49,6 +50,7 @@ class Project(msgspec.Struct, frozen=True):
     is_public: bool = False
     """Everybody may pull."""
     tag_rules: TagRules = TagRules()
+    scan_policy: ScanPolicy = ScanPolicy()
 
     @property
     def bound(self) -> int:
@@ -65,6 +67,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     is_public: bool | None = None
     storage_quota: int | None = None
     tag_rules: TagRules | None = None
+    scan_policy: ScanPolicy | None = None
 
     def applied_to(self, project: Project) -> Project:
         """Return the project with these changes."""

@@ -11,6 +11,7 @@ from cypd.projects import tag_rules
 from cypd.projects.access import ProjectAccess, require_scope
 from cypd.projects.names import check_name
 from cypd.projects.ports import UNLIMITED, Changes, Project, ProjectStore, Role, Usage
+from cypd.projects.scan_policy import ScanPolicy
 from cypd.refusals import Code, Refusal, invalid
 
 MAX_DESCRIPTION = 1000
@@ -165,6 +166,17 @@ class Projects:
         _require_valid(changes.applied_to(before))
         project = await self._store.change_project(project_id, changes)
         return self._details(principal, project)
+
+    async def set_scan_policy(
+        self, principal: Principal, project_id: str, policy: ScanPolicy, *, at: float
+    ) -> Project:
+        """Say which pulls are refused, as an owner; ``at`` is now, in unix seconds.
+
+        Raises PROJECT_NOT_FOUND, LACKS_ADMIN, PERMISSION_MISSING.
+        """
+        self._access.require(principal, Action.MEMBERS, project_id)
+        changes = Changes(updated_at=at, scan_policy=policy)
+        return await self._store.change_project(project_id, changes)
 
     async def delete(self, principal: Principal, project_id: str, *, force: bool = False) -> None:
         """End a project; raise NOT_IN_THIS_STATE while it holds images, unless ``force``.

@@ -4,7 +4,7 @@ The contract suite in ``tests/metadata`` holds each engine to these words.
 """
 
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ MAX_TAGS = 100
 
 MAX_SIZE = 1 << 62
 """Where sizes end: an index of indexes may list the same bytes any number of times."""
+
+ScanStatus = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 T = TypeVar("T")
 
@@ -76,6 +78,8 @@ class TaggedManifest(NamedTuple):
     pull_count: int
     """Pulls by this tag, whatever it pointed at."""
     last_pulled_at: float | None
+    scan_status: ScanStatus | None = None
+    """Of the newest scan of what it points at; ``None``, if there is none."""
 
 
 class ListedManifest(NamedTuple):

@@ -19,6 +19,9 @@ from cypd.oci.names import RepositoryName, Tag
 INLINE_BYTES = 64 << 10
 """Up to this size a manifest lives in the metadata store and a blob is answered from memory."""
 
+MAX_ENDING = 16
+"""How many referrers go at most with the manifest that is their subject."""
+
 
 class Unavailable(Exception):
     """It can't be done now and nothing was changed: full queue, full disk, full map. Try again."""
@@ -43,6 +46,8 @@ class StoredManifest(NamedTuple):
     size: int
     content: bytes | None
     """``None``: larger than ``INLINE_BYTES``, the blob storage has it under ``digest``."""
+    is_guarded: bool = False
+    """Its project refuses some pulls: it has a ``ScanPolicy``."""
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -269,6 +274,9 @@ class MetadataStore(Protocol):
         self, repository: RepositoryName, digest: Digest, *, act: Act
     ) -> None:
         """Remove a manifest, its tags, and its place among referrers.
+
+        With it go those of its referrers that say so (``ENDS_WITH_SUBJECT``), the first
+        ``MAX_ENDING`` by digest, but none that has a tag or is listed.
 
         Raises MANIFEST_UNKNOWN if it is not there, DENIED if an index lists it (405) or one of its
         tags is immutable (409, with the ``tag``).

@@ -22,7 +22,7 @@ from cypd.registry.uploads import Uploads
 from cypd.v2.blobs import BlobHandlers
 from cypd.v2.call import JSON, Call, ClientGone
 from cypd.v2.lists import ListHandlers
-from cypd.v2.manifests import ManifestHandlers
+from cypd.v2.manifests import Guard, ManifestHandlers
 from cypd.v2.tokens import TokenHandlers, challenge
 from cypd.v2.uploads import UploadHandlers
 
@@ -76,6 +76,7 @@ class V2:
         require_space: Callable[[], None],
         record: Record,
         is_set_aside: Callable[[Principal, RepositoryName], bool],
+        guard: Guard,
         admit_to_project: Callable[[Scope, str], None] | None = None,
     ) -> None:
         self._authenticator = authenticator
@@ -91,7 +92,7 @@ class V2:
         self._admit_to_project = admit_to_project
         blob = BlobHandlers(blobs)
         upload = UploadHandlers(uploads, blobs)
-        manifest = ManifestHandlers(manifests, pulls)
+        manifest = ManifestHandlers(manifests, pulls, guard)
         lists = ListHandlers(manifests, catalog)
         token = TokenHandlers(authenticator, allows)
         self.routes = {

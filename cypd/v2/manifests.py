@@ -1,14 +1,16 @@
 """Pulling, pushing and deleting manifests and tags (end-3, end-7, end-9)."""
 
 import time
+from collections.abc import Callable
 
-from cypd.access import Act
+from cypd.access import Act, Principal, is_scanner
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import manifest_path
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.manifest import MAX_MANIFEST_BYTES
-from cypd.oci.names import Tag
+from cypd.oci.names import RepositoryName, Tag
 from cypd.registry.manifests import Manifests
+from cypd.registry.ports import StoredManifest
 from cypd.registry.pulls import PullCounter
 from cypd.v2.call import Call, Headers
 from cypd.v2.content import IMMUTABLE, identity, is_known, send_content
@@ -16,22 +18,29 @@ from cypd.v2.content import IMMUTABLE, identity, is_known, send_content
 # Spec 1.2-dev, ?tag=: a registry may bound the number of tags, at not less than 10.
 _MAX_TAGS = 100
 
+Guard = Callable[[Principal, RepositoryName, StoredManifest], None]
+"""Raises OCIError for what a project wants nobody to pull; asked only where projects do so."""
+
 
 class ManifestHandlers:
     """The endpoints below ``/v2/<name>/manifests/<reference>``."""
 
-    def __init__(self, manifests: Manifests, pulls: PullCounter) -> None:
+    def __init__(self, manifests: Manifests, pulls: PullCounter, guard: Guard) -> None:
         self._manifests = manifests
         self._pulls = pulls
+        self._guard = guard
 
     async def get(self, call: Call) -> None:
         """Send a manifest's exact bytes; HEAD only says what they are."""
         manifest = self._manifests.find(call.repository, call.reference)
+        if manifest.is_guarded:
+            self._guard(call.principal, call.repository, manifest)
         media_type = (b"content-type", manifest.media_type.encode())
         headers: Headers = [*identity(manifest.digest), media_type]
         if isinstance(call.reference, Digest):
             headers.append(IMMUTABLE)
-        if not call.is_head:  # clients ask with HEAD whether there is anything new
+        # Clients ask with HEAD whether there is anything new, and a scan uses nothing.
+        if not call.is_head and not is_scanner(call.principal):
             self._note(call, manifest.digest)
         if is_known(call, manifest.digest):
             await call.answer_empty(304, headers)

@@ -38,7 +38,7 @@ class House:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        self._connection = HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        self.connect()
         self.people = {role: Person(f"the-{role}", secrets.token_urlsafe()) for role in ROLES}
         self.people["admin"] = Person("admin", PASSWORD)
         for role, person in self.people.items():
@@ -48,6 +48,10 @@ class House:
         self.admin = self.people["admin"]
         self.project = self.new_project(PROJECT)
         self.push(REPOSITORY)
+
+    def connect(self) -> None:
+        """Open the connection."""
+        self._connection = HTTPConnection("127.0.0.1", self.daemon.port, timeout=30)
 
     def close(self) -> None:
         """Hang up."""

@@ -46,6 +46,8 @@ GET    /api/v1/projects/{project}/storage               read   200  xxxx-x
 GET    /api/v1/projects/{project}/tag-rules             read   200  xxxx-x
 PUT    /api/v1/projects/{project}/tag-rules             write  200  ..xx-x
 POST   /api/v1/projects/{project}/tag-rules/dry-run     write  200  ..xx-x
+GET    /api/v1/projects/{project}/scan-policy           read   200  xxxx-x
+PUT    /api/v1/projects/{project}/scan-policy           admin  200  ...x-x
 GET    /api/v1/projects/{project}/members               read   200  xxxx-x
 POST   /api/v1/projects/{project}/members               admin  404  ...x-x
 PUT    /api/v1/projects/{project}/members/{fresh_member} admin 200  ...x-x
@@ -69,6 +71,13 @@ GET    /api/v1/repositories                             read   200  xxxxxx
 GET    /api/v1/repositories/{repository}/tags           read   200  xxxx-x
 DELETE /api/v1/repositories/{repository}/tags/{fresh_tag} delete 200 ..xx-x
 GET    /api/v1/repositories/{repository}/manifests      read   200  xxxx-x
+GET    /api/v1/repositories/{repository}/vulnerabilities read  404  xxxxxx
+GET    /api/v1/scans                                    read   200  xxxxxx
+GET    /api/v1/scans?repository={repository}            read   200  xxxx-x
+POST   /api/v1/scans                                    write  503  .xxx-x
+GET    /api/v1/scans/{nothing}                          read   404  xxxxxx
+GET    /api/v1/scans/{nothing}/logs                     read   404  xxxxxx
+POST   /api/v1/scans/{nothing}/cancel                   write  404  xxxxxx
 GET    /api/v1/system/info                              admin  200  .....x
 """
 V2 = """
@@ -102,6 +111,8 @@ BODIES: Mapping[str, Any] = {
     "PUT /api/v1/projects/{project}": {"description": "new"},
     "PUT /api/v1/projects/{project}/tag-rules": {"immutable": [], "retention": []},
     "POST /api/v1/projects/{project}/tag-rules/dry-run": {"immutable": [], "retention": []},
+    "PUT /api/v1/projects/{project}/scan-policy": {"block_at": None},
+    "POST /api/v1/scans": {"repository": REPOSITORY},
     "POST /api/v1/projects/{project}/members": {"username": "there-is-nobody", "role": "guest"},
     "PUT /api/v1/projects/{project}/members/{fresh_member}": {"role": "developer"},
     "PUT /api/v1/webhooks/{webhook}": {"name": "other"},
@@ -327,7 +338,11 @@ def test_a_token_for_another_project_is_a_stranger_here(house: House, row: Row) 
 
 @pytest.mark.parametrize(
     "row",
-    [it for it in rows(API) if not re.search("{(fresh_)?project}|{repository}|/webhooks", it.path)],
+    [
+        it
+        for it in rows(API)
+        if not re.search("{(fresh_)?project}|{repository}|/webhooks|/scans", it.path)
+    ],
     ids=lambda row: row.request,
 )
 def test_a_token_bound_to_a_project_reaches_no_account(house: House, row: Row) -> None:

@@ -205,6 +205,28 @@ async def test_referrers_are_by_subject_and_page(store: Store) -> None:
     assert len(page("", 9)) == 4
 
 
+async def test_what_is_to_end_with_its_subject_does(store: Store) -> None:
+    """Referrers that say so, but none that has a tag or is listed, and no other."""
+
+    def referrer(number: int, *, ends: bool = True) -> bytes:
+        note = str(number)
+        content = image(EMPTY, subject=subject, artifact_type="a/b", note=note)
+        mark = b'"annotations": {"cypd.ends-with-subject": "true", '
+        return content.replace(b'"annotations": {', mark) if ends else content
+
+    subject = await put(store, image(EMPTY), LATEST)
+    ending = await put(store, referrer(1))
+    kept = [await put(store, referrer(2, ends=False)), await put(store, referrer(3), Tag("t"))]
+    listed = referrer(4)
+    kept.append(await put(store, listed))
+    await put(store, index(listed), media_type="application/vnd.oci.image.index.v1+json")
+    await store.delete_manifest(APP, subject, act=ACT)
+
+    assert store.manifest(APP, subject) is None
+    assert store.manifest(APP, ending) is None
+    assert [True] * 3 == [store.manifest(APP, it) is not None for it in kept]
+
+
 async def test_sessions_are_counted_by_owner(store: Store) -> None:
     """The cap is each owner's own, and a closed session makes room, once."""
     await store.open_upload(upload(0), limit=2)

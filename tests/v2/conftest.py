@@ -26,6 +26,7 @@ from cypd.registry.uploads import Uploads
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.memory import MemoryStorage
 from cypd.v2.app import V2
+from cypd.v2.manifests import Guard
 from tests.samples import EMPTY, image, unrecorded
 from tests.v2.client import Client, Response
 
@@ -172,6 +173,7 @@ def build(
     default_quota: int = UNLIMITED,
     allows: Policy = _allows,
     require_space: Callable[[], None] = lambda: None,
+    guard: Guard = lambda *_: None,
 ) -> Registry:
     """Return a registry over engines, where pushes create projects."""
     fatal: list[Fatal] = []
@@ -196,6 +198,7 @@ def build(
         require_space=require_space,
         record=unrecorded,
         is_set_aside=access.is_set_aside,
+        guard=guard,
     )
     admin, other, anonymous = (Client(application, user, "x") for user in ("admin", "other", ""))
     return Registry(

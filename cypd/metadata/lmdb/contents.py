@@ -11,9 +11,10 @@ from cypd.metadata.lmdb.environment import Environment
 from cypd.metadata.lmdb.facts import FactsBook
 from cypd.metadata.lmdb.keys import Link, ManifestRecord, References, digest_key, number, scan
 from cypd.metadata.lmdb.ledger import Ledger
-from cypd.oci.manifest import Manifest
+from cypd.metadata.lmdb.scan_book import ScanBook
+from cypd.oci.manifest import Manifest, ends_with_subject
 from cypd.oci.names import RepositoryName
-from cypd.registry.ports import Upload
+from cypd.registry.ports import MAX_ENDING, Upload
 
 # Names are subtypes of str, which msgspec wants to be told how to write and read.
 _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
@@ -49,6 +50,7 @@ class Contents:
         environment: Environment,
         ledger: Ledger,
         facts: FactsBook,
+        scans: ScanBook,
         clock: Callable[[], float],
     ) -> None:
         database = environment.database
@@ -66,6 +68,7 @@ class Contents:
         self.uploads = database("uploads")
         self.facts = facts
         self._ledger = ledger
+        self.scans = scans
         self._clock = clock
 
     def id(self, txn: lmdb.Transaction, repository: RepositoryName) -> bytes | None:
@@ -237,7 +240,19 @@ class Contents:
             self.facts.count_referrer(txn, repo, references.subject, -1)
         txn.delete(repo + key, db=self.manifests)
         self.facts.drop_manifest(txn, repo, key)
+        self.scans.forget(txn, repo, key)
         self._release(txn, project, repo, key)
+
+    def ending_with(self, txn: lmdb.Transaction, repo: bytes, subject: bytes) -> list[bytes]:
+        """Return the referrers of a manifest that end with it and that nobody else needs."""
+        ending = (
+            key
+            for key, descriptor in scan(txn, self.referrers, repo + subject)
+            if ends_with_subject(descriptor)
+            and not self.has_tag(txn, repo, key)
+            and not self._is_listed(txn, repo, key)
+        )
+        return list(islice(ending, MAX_ENDING))
 
     def untag(self, txn: lmdb.Transaction, project: bytes, repo: bytes, tag: bytes) -> bool:
         """Remove a tag; return ``False`` if there is none."""
@@ -249,7 +264,7 @@ class Contents:
         if key is None:
             return False
         txn.delete(repo + key + tag, db=self.tagged)
-        if not self._has_tag(txn, repo, bytes(key)):
+        if not self.has_tag(txn, repo, bytes(key)):
             self._ledger.count_image(txn, project, -1)
         return True
 
@@ -259,19 +274,20 @@ class Contents:
         if txn.get(repo + tag, db=self.tags) == key:
             return
         self._unpoint(txn, project, repo, tag)
-        if not self._has_tag(txn, repo, key):
+        if not self.has_tag(txn, repo, key):
             self._ledger.count_image(txn, project, +1)
         txn.put(repo + tag, key, db=self.tags)
         txn.put(repo + key + tag, b"", db=self.tagged)
 
-    def _has_tag(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> bool:
+    def has_tag(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> bool:
+        """Tell whether a manifest carries a tag."""
         return any(True for _ in scan(txn, self.tagged, repo + key))
 
     def is_needed(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> bool:
         """Tell whether a manifest has a tag or a subject, or an index lists it."""
         record = txn.get(repo + key, db=self.references)
         return (
-            self._has_tag(txn, repo, key)
+            self.has_tag(txn, repo, key)
             or self._is_listed(txn, repo, key)
             or (record is not None and _decode_references(record).subject is not None)
         )

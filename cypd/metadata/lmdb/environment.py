@@ -52,6 +52,13 @@ DATABASES = (
     "hook_statistics",
     "audit",
     "audit_of",
+    "scans",
+    "scan_ids",
+    "scans_of",
+    "scanned",
+    "scan_findings",
+    "scan_logs",
+    "guarded",
 )
 # The default of 126 is one process's worth of reader slots; the first opener decides.
 _MAX_READERS = 1024

@@ -191,6 +191,7 @@ class LmdbInventory:
             pushed_by=of_tag.pushed_by,
             pull_count=of_tag.pull_count,
             last_pulled_at=of_tag.last_pulled_at,
+            scan_status=self._contents.scans.status(txn, repo, key),
         )
 
     def _manifest(self, txn: lmdb.Transaction, repo: bytes, digest: Digest) -> ListedManifest:

@@ -48,10 +48,19 @@ hook_cursors      webhook's id                                number of the last
 hook_statistics   webhook's id                                ``Statistics``
 audit             number                                      ``Entry``
 audit_of          project, number                             (nothing)
+scans             number                                      ``ScanRow``
+scan_ids          scan's id                                   number
+scans_of          id, digest, number                          (nothing)
+scanned           id, digest                                  number of its newest good scan
+scan_findings     number, digest of an image                  findings, compressed
+scan_logs         number, line's number, 4 bytes              line
+guarded           name of a project that refuses some pulls   (nothing)
 meta              ``schema``, ``repositories``,               version, last id given,
                   ``uploads:`` owner,                         how many are open,
                   ``uploads in:`` project, ``totals``,        how many are open, ``Totals``
                   ``events``, ``deliveries``, ``audit``,      last number given
+                  ``scans``,
+                  ``scan_pushes``                             number of the last event looked at
 ================  ==========================================  =====================================
 """
 

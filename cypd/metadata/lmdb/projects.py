@@ -47,6 +47,7 @@ class LmdbProjects:
         self._projects = environment.database("projects")
         self._names = environment.database("project_names")
         self._members = environment.database("members")
+        self._guarded = environment.database("guarded")
         self._contents = contents
         self._ledger = ledger
         self._journal = journal
@@ -124,6 +125,7 @@ class LmdbProjects:
                     raise Refusal(Code.NOT_IN_THIS_STATE)
                 self._contents.forget_names(txn, key, before.name)
                 txn.delete(before.name.encode(), db=self._names)
+                txn.delete(before.name.encode(), db=self._guarded)
             self._put(txn, key, project)
             used = self._ledger.usage(txn, key).used
             self._journal.note_level(txn, project, used, level(used, before.bound))
@@ -144,6 +146,7 @@ class LmdbProjects:
             for member in self._all_members(txn, key):
                 txn.delete(key + member.user_id.encode(), db=self._members)
             txn.delete(project.name.encode(), db=self._names)
+            txn.delete(project.name.encode(), db=self._guarded)
             txn.delete(key, db=self._projects)
             return True
 
@@ -206,8 +209,13 @@ class LmdbProjects:
             raise Refusal(Code.PROJECT_EXISTS)
 
     def _put(self, txn: lmdb.Transaction, key: bytes, project: Project) -> None:
-        txn.put(project.name.encode(), key, db=self._names)
+        name = project.name.encode()
+        txn.put(name, key, db=self._names)
         txn.put(key, _encode(project), db=self._projects)
+        if project.scan_policy.is_set:
+            txn.put(name, b"", db=self._guarded)
+        else:
+            txn.delete(name, db=self._guarded)
 
     def _member(self, txn: lmdb.Transaction, key: bytes, user_id: str) -> Member | None:
         record = txn.get(key + user_id.encode()[:400], db=self._members)

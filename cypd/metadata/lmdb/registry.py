@@ -33,6 +33,7 @@ class LmdbRegistry:
         self._contents = contents
         self._ledger = ledger
         self._journal = journal
+        self._guarded = environment.database("guarded")
 
     # --- reads ----------------------------------------------------------------------------------
 
@@ -53,15 +54,16 @@ class LmdbRegistry:
             if isinstance(reference, Digest):
                 digest, key = reference, digest_key(reference)
             else:
-                found = txn.get(repo + reference.encode(), db=self._contents.tags)
-                if found is None:
+                place = txn.get(repo + reference.encode(), db=self._contents.tags)
+                if place is None:
                     return None
-                digest, key = digest_of(found), found
+                digest, key = digest_of(place), place
             record = txn.get(repo + key, db=self._contents.manifests)
+            is_guarded = txn.get(repository.project.encode(), db=self._guarded) is not None
         if record is None:
             return None
-        manifest = decode_manifest(record)
-        return StoredManifest(digest, manifest.media_type, manifest.size, manifest.content)
+        found = decode_manifest(record)
+        return StoredManifest(digest, found.media_type, found.size, found.content, is_guarded)
 
     def tags(self, repository: RepositoryName, *, after: str, limit: int) -> Sequence[Tag]:
         with self._begin() as txn:
@@ -306,11 +308,12 @@ class LmdbRegistry:
     def _remove(
         self, txn: lmdb.Transaction, repository: RepositoryName, repo: bytes, key: bytes, act: Act
     ) -> None:
-        """Remove a manifest that is there."""
+        """Remove a manifest that is there, and what ends with it."""
         project = self._ledger.require_project(txn, repository)
-        self._contents.remove(txn, project, repo, key)
+        for each in (key, *self._contents.ending_with(txn, repo, key)):
+            self._contents.remove(txn, project, repo, each)
+            self._note(txn, "delete", repository, act, digest=digest_of(each))
         self._contents.facts.touch(txn, repo, act.at)
-        self._note(txn, "delete", repository, act, digest=digest_of(key))
 
     def _note(
         self,

@@ -14,6 +14,8 @@ from cypd.metadata.lmdb.journal import Journal
 from cypd.metadata.lmdb.ledger import Ledger
 from cypd.metadata.lmdb.projects import LmdbProjects
 from cypd.metadata.lmdb.registry import LmdbRegistry
+from cypd.metadata.lmdb.scan_book import ScanBook
+from cypd.metadata.lmdb.scans import LmdbScans
 from cypd.metadata.lmdb.webhooks import LmdbWebhooks
 from cypd.registry.ports import Figures
 
@@ -31,13 +33,15 @@ class LmdbMetadata:
         self.events = Journal(self._environment)
         ledger = Ledger(self._environment, self.events)
         facts = FactsBook(self._environment)
-        contents = Contents(self._environment, ledger, facts, clock)
+        book = ScanBook(self._environment)
+        contents = Contents(self._environment, ledger, facts, book, clock)
         self.webhooks = LmdbWebhooks(self._environment, self.events)
         self.registry = LmdbRegistry(self._environment, contents, ledger, self.events)
         self.inventory = LmdbInventory(self._environment, contents, ledger, facts, self.events)
         self.projects = LmdbProjects(
             self._environment, contents, ledger, self.events, self.webhooks
         )
+        self.scans = LmdbScans(self._environment, contents, ledger, self.events, book)
         self.audit = LmdbAudit(self._environment)
         self.accounts = LmdbAccounts(self._environment)
 

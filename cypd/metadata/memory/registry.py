@@ -9,9 +9,9 @@ from cypd.metadata.memory.state import Facts, Repository, State
 from cypd.oci.digest import Digest
 from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
-from cypd.oci.manifest import Manifest
+from cypd.oci.manifest import Manifest, ends_with_subject
 from cypd.oci.names import RepositoryName, Tag
-from cypd.registry.ports import StoredManifest, Upload, require_few, still_listed
+from cypd.registry.ports import MAX_ENDING, StoredManifest, Upload, require_few, still_listed
 
 
 class MemoryRegistry:
@@ -44,7 +44,10 @@ class MemoryRegistry:
             return None
         manifest, inline = found.manifests[digest]
         content = manifest.content if inline else None
-        return StoredManifest(digest, manifest.media_type, len(manifest.content), content)
+        project = self._state.project(repository.project)
+        is_guarded = project is not None and project.scan_policy.is_set
+        size = len(manifest.content)
+        return StoredManifest(digest, manifest.media_type, size, content, is_guarded)
 
     def tags(self, repository: RepositoryName, *, after: str, limit: int) -> Sequence[Tag]:
         return sorted(tag for tag in self._get(repository).tags if tag > after)[:limit]
@@ -198,7 +201,16 @@ class MemoryRegistry:
         if found.lists(digest):
             raise still_listed(digest)
         self._state.require_mutable(repository, found.tags_of(digest))
-        del found.manifests[digest]
+        ending = [
+            it
+            for it, (manifest, _) in sorted(found.manifests.items())
+            if manifest.subject == digest
+            and ends_with_subject(msgspec.json.encode(manifest.descriptor()))
+            and not found.tags_of(it)
+            and not found.lists(it)
+        ]
+        for it in (digest, *ending[:MAX_ENDING]):
+            del found.manifests[it]
         found.loosen(self._state.clock())
         found.tags = {tag: it for tag, it in found.tags.items() if it != digest}
         found.facts.pushed_at = act.at
