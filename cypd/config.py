@@ -17,6 +17,7 @@ from msgspec import Meta
 
 _Positive = Annotated[float, Meta(gt=0)]
 _NotNegative = Annotated[float, Meta(ge=0)]
+_Origin = Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+)?$")]
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:,\[\]]+)):([0-9]{1,5})", re.ASCII)
 
 
@@ -31,7 +32,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Server(_Section, frozen=True):
     """Where and how requests come in."""
 
-    external_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+)?$")] = ""
+    external_url: _Origin = ""
     listen: Annotated[tuple[str, ...], Meta(min_length=1)] = ("127.0.0.1:5000",)
     tls_listen: tuple[str, ...] = ()
     workers: Annotated[int, Meta(ge=0, le=64)] = 0
@@ -66,6 +67,14 @@ def _address(key: str, text: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
+def _require_networks(key: str, networks: tuple[str, ...]) -> None:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+
+
 class Tls(_Section, frozen=True):
     """The files that ``server.tls_listen`` needs."""
 
@@ -78,7 +87,31 @@ class Storage(_Section, frozen=True):
     """Where blobs are kept."""
 
     root: Annotated[str, Meta(min_length=1)] = "data"
+    driver: Literal["filesystem", "s3"] = "filesystem"
     min_free: Annotated[int, Meta(ge=0)] = 256 << 20
+
+
+class S3(_Section, frozen=True):
+    """The store that ``storage.driver = "s3"`` keeps blobs in."""
+
+    endpoint: _Origin = ""
+    public_endpoint: _Origin = ""
+    bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,255}$")] = ""
+    region: Annotated[str, Meta(min_length=1)] = "us-east-1"
+    access_key: str = ""
+    secret_key: str = ""
+    prefix: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_][A-Za-z0-9._/-]{0,254})?$")] = ""
+    path_style: bool = True
+    ca_file: str = ""
+    redirect: Literal["off", "on", "auto"] = "off"
+    redirect_networks: tuple[str, ...] = ()
+    cache_size: Annotated[int, Meta(ge=0)] = 0
+    part_size: Annotated[int, Meta(ge=5 << 20, le=5 << 30)] = 16 << 20
+    connect_timeout: _Positive = 5.0
+    read_timeout: _Positive = 20.0
+
+    def __post_init__(self) -> None:
+        _require_networks("redirect_networks", self.redirect_networks)
 
 
 class Metadata(_Section, frozen=True):
@@ -160,11 +193,7 @@ class Webhooks(_Section, frozen=True):
     keep_age: _Positive = 2_592_000.0
 
     def __post_init__(self) -> None:
-        for network in self.allow_networks:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError as error:
-                raise ValueError(f"allow_networks: {error}") from None
+        _require_networks("allow_networks", self.allow_networks)
 
 
 class Events(_Section, frozen=True):
@@ -233,6 +262,7 @@ class Config(_Section, frozen=True):
     server: Server = Server()
     tls: Tls = Tls()
     storage: Storage = Storage()
+    s3: S3 = S3()
     metadata: Metadata = Metadata()
     auth: Auth = Auth()
     access: Access = Access()
@@ -273,7 +303,18 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
             value = _from_text(section, key, text)
             _convert(section, {key: value}, strict=False, source=variable)
             settings.setdefault(section, {})[key] = value
-    return msgspec.convert(settings, Config, strict=False)
+    config = msgspec.convert(settings, Config, strict=False)
+    _require_whole(config)
+    return config
+
+
+def _require_whole(config: Config) -> None:
+    """Check what the file and the environment say together."""
+    s3 = config.s3
+    if config.storage.driver == "s3" and not s3.bucket:
+        raise ConfigError('s3.bucket: storage.driver = "s3" needs the name of a bucket here')
+    if bool(s3.access_key) != bool(s3.secret_key):
+        raise ConfigError("s3.access_key, s3.secret_key: there is one without the other")
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from cypd.asgi import compose
 from cypd.audit.audit import Audit
 from cypd.composition.accounts import build_accounts, make_administrator
 from cypd.composition.apis import Parts
+from cypd.composition.blobs import blob_storage
 from cypd.composition.client import Client
 from cypd.composition.metrics import build_metrics, metrics_token
 from cypd.composition.scanning import build_scanning
@@ -30,7 +31,6 @@ from cypd.request_log import logged
 from cypd.request_meter import metered
 from cypd.retention.retention import Retention
 from cypd.scrape import scrape
-from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.space import FreeSpace
 from cypd.turn import turn
 from cypd.webhooks.seal import Seal
@@ -64,8 +64,7 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
     async with contextlib.AsyncExitStack() as stack:
         metadata = LmdbMetadata(root / "metadata", config.metadata.map_size)
         stack.callback(metadata.close)
-        storage = FilesystemStorage(root)
-        stack.callback(storage.close)
+        storage = await stack.enter_async_context(blob_storage(config, root))
         await _test_write(metadata)
         metrics = build_metrics(config, root, metadata)
         stack.callback(metrics.close)

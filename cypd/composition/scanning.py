@@ -21,6 +21,7 @@ from cypd.scanning.runner import Runner
 from cypd.scanning.sboms import Sboms
 from cypd.scanning.scans import Scans
 from cypd.scanning.trivy import Registry, Trivy
+from cypd.storage.spool import Spool
 from cypd.turn import turn
 
 
@@ -118,7 +119,7 @@ def _engine(
         max_files=settings.max_files,
         max_ratio=settings.max_ratio,
     )
-    return EmbeddedEngine(storage.open, config.vulndb(), limits)
+    return EmbeddedEngine(Spool(storage, root).open, config.vulndb(), limits)
 
 
 def _own_address(config: Config) -> Registry:

@@ -28,7 +28,7 @@ class Blobs:
         self._allows = allows
         self._loose_grace = loose_grace
 
-    def size(self, repository: RepositoryName, digest: Digest) -> int:
+    async def size(self, repository: RepositoryName, digest: Digest) -> int:
         """Return the size of a blob of the repository; raise BLOB_UNKNOWN.
 
         Also for one whose file is missing or cut short: who asks before a push then pushes it
@@ -39,7 +39,7 @@ class Blobs:
         since = self._metadata.loose_since(repository, digest)
         if since is not None and since < time.time() - self._loose_grace / 2:
             raise _unknown(digest)
-        if not self._storage.has(digest, size):
+        if not await self._storage.has(digest, size):
             log.error("blob %s is damaged or missing: push it again to heal it", digest)
             raise _unknown(digest)
         return size

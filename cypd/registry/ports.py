@@ -3,7 +3,8 @@
 The contract suites in ``tests/metadata`` and ``tests/storage`` hold each engine to these words.
 """
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -353,7 +354,26 @@ class LocalFile(Protocol):
         ...
 
 
-Content = Inline | LocalFile
+class Remote(ABC):
+    """Content that another machine has: read from there, or by the client itself."""
+
+    size: int
+    """Length in bytes."""
+
+    @abstractmethod
+    async def address(self, client: str) -> str | None:
+        """Return where the client, at that IP address, is to fetch it; ``None``: it is read."""
+
+    @abstractmethod
+    def read(self, start: int, count: int) -> AsyncGenerator[bytes, None]:
+        """Yield ``count`` bytes, in pieces; raise ``BlobMissing`` or ``Unavailable``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release it. Repeating it changes nothing."""
+
+
+Content = Inline | LocalFile | Remote
 
 
 class StagedBlob(Protocol):
@@ -387,7 +407,7 @@ class BlobStorage(Protocol):
     Nothing here knows who may read what. Every method may raise ``Unavailable`` or ``Fatal``.
     """
 
-    def has(self, digest: Digest, size: int) -> bool:
+    async def has(self, digest: Digest, size: int) -> bool:
         """Tell whether the content is there and of that size, without reading it."""
         ...
 

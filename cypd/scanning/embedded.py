@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cypd
 from cypd.oci.digest import Digest
-from cypd.registry.ports import BlobMissing, Content, Inline
+from cypd.registry.ports import BlobMissing, Inline, LocalFile
 from cypd.scanning.limits import Limits
 from cypd.scanning.ports import Finding, Image, Layer, NotReady, Report, Say, ScanFailed
 from cypd.scanning.vulndb import require_file
@@ -35,7 +35,7 @@ from cypd.scanning.wire import (
 
 log = logging.getLogger(__name__)
 
-OpenBlob = Callable[[Digest, int], Awaitable[Content]]
+OpenBlob = Callable[[Digest, int], Awaitable[Inline | LocalFile]]
 """Opens content of that digest and size; raises BlobMissing."""
 
 MAX_LAYERS = 256

@@ -13,9 +13,10 @@ from cypd.registry.ports import (
     INLINE_BYTES,
     BlobMissing,
     BlobStorage,
+    Content,
     Inline,
-    LocalFile,
     MetadataStore,
+    Remote,
     StoredManifest,
 )
 from cypd.scanning.ports import Image, Layer, ScanFailed
@@ -56,7 +57,7 @@ class Images:
         """Return what a manifest lists."""
         content = await self._manifests.open(manifest)
         try:
-            return images.read(_whole(content))
+            return images.read(await _whole(content))
         finally:
             content.close()
 
@@ -129,12 +130,14 @@ class Images:
         except BlobMissing:
             raise ScanFailed(f"the config {config} is damaged or missing") from None
         try:
-            return platform_of(_whole(content)) or ""
+            return platform_of(await _whole(content)) or ""
         finally:
             content.close()
 
 
-def _whole(content: Inline | LocalFile) -> bytes:
+async def _whole(content: Content) -> bytes:
     if isinstance(content, Inline):
         return content.data
+    if isinstance(content, Remote):
+        return b"".join([piece async for piece in content.read(0, content.size)])
     return os.pread(content.fileno(), content.size, 0)

@@ -12,13 +12,9 @@ import asyncio
 import errno
 import fcntl
 import os
-import re
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
 
 from cypd.oci.digest import ALGORITHMS, Algorithm, Digest
 from cypd.oci.errors import OCIError
@@ -27,29 +23,18 @@ from cypd.registry.ports import (
     BlobMissing,
     Content,
     DigestMismatch,
-    Fatal,
     Inline,
     StagedBlob,
-    Unavailable,
     UploadBusy,
     no_matter,
 )
 from cypd.storage.small import SmallBlobs
 from cypd.storage.staged import Progress, StagedFile, hash_file
-
-T = TypeVar("T")
+from cypd.storage.staging import StagingFolder, open_staged, translating
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
-_STAGE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-_UPLOAD_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _SHARDS = [f"{number:02x}" for number in range(256)]
-# Disk full, quota full, out of descriptors or memory: it passes, and nothing is lost by it.
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-# Enough to keep a disk's queue busy with fdatasync while hashing on every core.
-_THREADS = 16
-# Hashes of open uploads that are kept between their requests; past it the oldest is read again.
-_REMEMBERED = 1024
 
 
 class OpenFile:
@@ -76,29 +61,18 @@ class FilesystemStorage:
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs"
-        self._uploads = root / "uploads"
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
+        self._staging = StagingFolder(root / "uploads")
         self._small = SmallBlobs()
-        self._remembered: OrderedDict[str, Progress] = OrderedDict()
         _make_layout(root)
 
     def close(self) -> None:
         """Wait for running work and stop the threads."""
-        self._pool.shutdown()
+        self._staging.close()
 
     def _path(self, digest: Digest) -> str:
         return f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
-    def _staged_path(self, upload_id: str) -> Path:
-        if not _UPLOAD_ID.fullmatch(upload_id):
-            raise ValueError(f"not an upload's id: {upload_id!r}")
-        return self._uploads / upload_id
-
-    def _offload(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._pool, _translated, function, *arguments)
-
-    def has(self, digest: Digest, size: int) -> bool:
+    async def has(self, digest: Digest, size: int) -> bool:
         try:
             return os.stat(self._path(digest)).st_size == size
         except FileNotFoundError:
@@ -107,7 +81,7 @@ class FilesystemStorage:
     async def open(self, digest: Digest, size: int) -> Content:
         if (data := self._small.get(digest)) is not None:
             return Inline(data)
-        with _translating(is_read=True):
+        with translating(is_read=True):
             file = _open(self._path(digest), size)
             if size > INLINE_BYTES:
                 return file
@@ -121,7 +95,9 @@ class FilesystemStorage:
             data = _read_cached(file.fileno(), file.size)
             if data is None:  # not in the page cache: let a thread wait for the disk
                 loop = asyncio.get_running_loop()
-                data = await loop.run_in_executor(self._pool, os.pread, file.fileno(), file.size, 0)
+                data = await loop.run_in_executor(
+                    self._staging.pool, os.pread, file.fileno(), file.size, 0
+                )
         finally:
             file.close()
         return data
@@ -130,28 +106,22 @@ class FilesystemStorage:
 
     @asynccontextmanager
     async def stage(self, upload_id: str, algorithm: Algorithm) -> AsyncIterator[StagedBlob]:
-        path = self._staged_path(upload_id)
-        remembered = self._remembered.pop(upload_id, None)
-        descriptor, progress = await self._offload(_open_staged, path, algorithm, remembered)
-        staged = StagedFile(path, descriptor, progress, self._offload)
-        with _translating():  # closing writes what is held, going back cuts the file
+        path = self._staging.path(upload_id)
+        remembered = self._staging.recall(upload_id)
+        descriptor, progress = await self._staging.offload(
+            _open_staged, path, algorithm, remembered
+        )
+        staged = StagedFile(path, descriptor, progress, self._staging.offload)
+        with translating():  # closing writes what is held, going back cuts the file
             try:
                 yield staged
             finally:
                 reached = await staged.close()
                 if reached is not None and path.exists():
-                    self._remember(upload_id, reached)
-
-    def _remember(self, upload_id: str, progress: Progress) -> None:
-        self._remembered[upload_id] = progress
-        if len(self._remembered) > _REMEMBERED:
-            self._remembered.popitem(last=False)
+                    self._staging.remember(upload_id, reached)
 
     async def staged_size(self, upload_id: str) -> int:
-        try:
-            return self._staged_path(upload_id).stat().st_size
-        except FileNotFoundError:
-            return 0
+        return self._staging.size(upload_id)
 
     @asynccontextmanager
     async def place(self, staged: StagedBlob, digest: Digest) -> AsyncIterator[None]:
@@ -169,11 +139,12 @@ class FilesystemStorage:
             os.close(job.result())
 
     async def discard(self, upload_id: str) -> None:
-        self._remembered.pop(upload_id, None)
-        await self._offload(_unlink, self._staged_path(upload_id))
+        path = self._staging.path(upload_id)
+        self._staging.recall(upload_id)
+        await self._staging.offload(lambda: path.unlink(missing_ok=True))
 
     async def staged_uploads(self, *, idle_since: float) -> Sequence[str]:
-        return await self._offload(_older_than, str(self._uploads), idle_since)
+        return await self._staging.idle(idle_since)
 
     # --- collection -----------------------------------------------------------------------------
 
@@ -188,31 +159,10 @@ class FilesystemStorage:
         for algorithm in ALGORITHMS:
             for shard in _SHARDS:
                 folder = f"{self._blobs}/{algorithm}/{shard}"
-                removed += await self._offload(
+                removed += await self._staging.offload(
                     _collect_shard, folder, algorithm, is_held, placed_before, spared
                 )
         return removed
-
-
-@contextmanager
-def _translating(*, is_read: bool = False) -> Iterator[None]:
-    """Give an error of the file system the meaning it has for the registry.
-
-    A sector that can't be read spoils one blob; only a write that fails puts all others in doubt.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EIO and not is_read:
-            raise Fatal(f"storage: {error}") from error
-        if error.errno in _PASSING:
-            raise Unavailable(f"storage: {os.strerror(error.errno)}") from error
-        raise
-
-
-def _translated(function: Callable[..., T], *arguments: Any) -> T:
-    with _translating():
-        return function(*arguments)
 
 
 def _open(path: str, size: int) -> OpenFile:
@@ -241,9 +191,8 @@ def _read_cached(descriptor: int, size: int) -> bytes | None:
 def _open_staged(
     path: Path, algorithm: Algorithm, remembered: Progress | None
 ) -> tuple[int, Progress]:
-    descriptor = os.open(path, _STAGE, 0o600)
+    descriptor = open_staged(path)
     try:
-        _lock_staged(descriptor, path)
         size = os.fstat(descriptor).st_size
         if remembered and (remembered.size, remembered.algorithm) == (size, algorithm):
             return descriptor, remembered
@@ -251,19 +200,6 @@ def _open_staged(
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def _lock_staged(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UploadBusy(path.name) from None
-    # The one who held the lock may have placed this very file meanwhile: it is a blob then, and
-    # must not be written to any more.
-    with suppress(FileNotFoundError):
-        if os.fstat(descriptor).st_ino == path.stat().st_ino:
-            return
-    raise UploadBusy(path.name)
 
 
 def _place(staged: StagedFile, digest: Digest, path: str) -> int:
@@ -290,23 +226,9 @@ def _place(staged: StagedFile, digest: Digest, path: str) -> int:
     return shard
 
 
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
 def _close_result(job: asyncio.Future[int]) -> None:
     if not job.cancelled() and job.exception() is None:
         os.close(job.result())
-
-
-def _older_than(folder: str, moment: float) -> list[str]:
-    older = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):  # it has become a blob meanwhile
-                if _UPLOAD_ID.fullmatch(entry.name) and entry.stat().st_mtime < moment:
-                    older.append(entry.name)
-    return older
 
 
 def _collect_shard(

@@ -46,11 +46,11 @@ class MemoryStorage:
         self._placing: dict[Digest, int] = {}
         self._staged: dict[str, _Staged] = {}
 
-    def has(self, digest: Digest, size: int) -> bool:
+    async def has(self, digest: Digest, size: int) -> bool:
         return digest in self._blobs and len(self._blobs[digest][0]) == size
 
     async def open(self, digest: Digest, size: int) -> Content:
-        if not self.has(digest, size):
+        if not await self.has(digest, size):
             raise BlobMissing(digest)
         return Inline(self._blobs[digest][0])
 

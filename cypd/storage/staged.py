@@ -5,12 +5,9 @@ import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 from cypd.oci.digest import Algorithm, hasher
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
 
 # Up to this much waits in memory for what comes next: a small blob is then written, checked and
 # placed in one trip to a thread.
@@ -25,18 +22,38 @@ _sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
+class RunningHash(Protocol):
+    """What an upload needs of a ``hashlib`` object."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Hash more bytes."""
+        ...
+
+    def copy(self) -> Self:
+        """Return another one that has seen the same bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Return the hash of all bytes so far, in hex."""
+        ...
+
+
 class Progress(NamedTuple):
     """How far the bytes of an upload are hashed."""
 
     size: int
     algorithm: Algorithm
-    hash: "Hash"
+    hash: RunningHash
 
 
 def hash_file(descriptor: int, size: int, algorithm: Algorithm) -> Progress:
     """Return the progress of a file that nothing is remembered of, by reading it once."""
-    running = hasher(algorithm)
-    offset = 0
+    return hash_rest(descriptor, size, Progress(0, algorithm, hasher(algorithm)))
+
+
+def hash_rest(descriptor: int, size: int, progress: Progress) -> Progress:
+    """Return the progress of a file of which the beginning is hashed, by reading what follows."""
+    offset, algorithm, running = progress
     while offset < size:
         piece = os.pread(descriptor, min(_REREAD_BYTES, size - offset), offset)
         if not piece:

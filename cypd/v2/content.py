@@ -7,11 +7,12 @@ import asyncio
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from cypd.doors.asgi import PATH_SEND, ZEROCOPY_SEND
 from cypd.oci.digest import Digest
 from cypd.oci.ranges import ByteRange, parse_range
-from cypd.registry.ports import Content, Inline
+from cypd.registry.ports import Content, Inline, LocalFile, Remote
 from cypd.v2.call import Call, Headers
 
 # What has a digest never changes; a year is the longest RFC 9111's predecessors meant.
@@ -92,7 +93,22 @@ async def _send_piece(call: Call, content: Content, piece: ByteRange, *, more: b
     if isinstance(content, Inline):
         body = content.data[piece.start : piece.stop]
         await call.send({"type": "http.response.body", "body": body, "more_body": more})
-        return
+    elif isinstance(content, Remote):
+        await _send_remote(call, content, piece, more=more)
+    else:
+        await _send_file(call, content, piece, more=more)
+
+
+async def _send_remote(call: Call, content: Remote, piece: ByteRange, *, more: bool) -> None:
+    left = piece.size
+    async with aclosing(content.read(piece.start, piece.size)) as bodies:
+        async for body in bodies:
+            left -= len(body)
+            is_last = left == 0 and not more
+            await call.send({"type": "http.response.body", "body": body, "more_body": not is_last})
+
+
+async def _send_file(call: Call, content: LocalFile, piece: ByteRange, *, more: bool) -> None:
     extensions = call.scope["extensions"]
     if ZEROCOPY_SEND in extensions:
         await call.send(

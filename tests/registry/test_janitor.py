@@ -118,14 +118,14 @@ async def test_blobs_that_nobody_links_go(house: House, monkeypatch: pytest.Monk
         await house.uploads.push(name(), ADMIN, body(content), Digest.of(content))
     await house.metadata.registry.unlink_blob(name(), dropped)
     await house.janitor.sweep()
-    assert house.storage.has(dropped, 7)
+    assert await house.storage.has(dropped, 7)
 
     later = time.time() + 1.5 * DAY
     monkeypatch.setattr(time, "time", lambda: later)
     await house.janitor.sweep()
 
-    assert not house.storage.has(dropped, 7)
-    assert house.storage.has(kept, 4)
+    assert not await house.storage.has(dropped, 7)
+    assert await house.storage.has(kept, 4)
 
 
 async def test_what_a_deleted_image_leaves_behind_goes(
@@ -148,7 +148,7 @@ async def test_what_a_deleted_image_leaves_behind_goes(
 
     left = [house.metadata.registry.blob_size(name(), Digest.of(it)) for it in contents]
     assert left == [len(EMPTY), None, len(b"in both")]
-    there = [house.storage.has(Digest.of(it), len(it)) for it in contents]
+    there = [await house.storage.has(Digest.of(it), len(it)) for it in contents]
     assert there == [True, False, True]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,24 +14,33 @@ from cypd.registry.ports import (
     BlobStorage,
     DigestMismatch,
     Inline,
+    Remote,
     UploadBusy,
 )
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.memory import MemoryStorage
+from cypd.storage.s3 import open_s3
+from tests.weed import Weed
 
 FUTURE = time.time() + 1e6
 LARGE = bytes(range(256)) * 2048
+PART = 5 << 20
 
 
-@pytest.fixture(params=["memory", "filesystem"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStorage]:
+@pytest.fixture(params=["memory", "filesystem", "s3"])
+async def storage(
+    request: pytest.FixtureRequest, tmp_path: Path, weed: Weed
+) -> AsyncIterator[BlobStorage]:
     """Each engine, empty."""
     if request.param == "memory":
         yield MemoryStorage()
-        return
-    storage = FilesystemStorage(tmp_path)
-    yield storage
-    storage.close()
+    elif request.param == "s3":
+        async with open_s3(weed.settings(part_size=PART), tmp_path) as remote:
+            yield remote
+    else:
+        storage = FilesystemStorage(tmp_path)
+        yield storage
+        storage.close()
 
 
 async def store(storage: BlobStorage, *pieces: bytes, algorithm: Algorithm = "sha256") -> Digest:
@@ -52,6 +61,8 @@ async def read(storage: BlobStorage, digest: Digest, size: int) -> bytes:
         assert size == content.size
         if isinstance(content, Inline):
             return content.data
+        if isinstance(content, Remote):
+            return b"".join([piece async for piece in content.read(0, size)])
         with open(content.fileno(), "rb", closefd=False) as file:
             return file.read()
     finally:
@@ -67,7 +78,7 @@ async def test_what_is_placed_is_read(
     content = LARGE[:size]
     digest = await store(storage, content[: size // 3], content[size // 3 :], algorithm=algorithm)
 
-    assert storage.has(digest, size)
+    assert await storage.has(digest, size)
     assert content == await read(storage, digest, size)
     assert await storage.staged_size("an-upload") == 0
     assert not await storage.staged_uploads(idle_since=FUTURE)
@@ -77,7 +88,7 @@ async def test_what_is_not_there_is_missing(storage: BlobStorage) -> None:
     """So is a blob of another size than the link says."""
     digest = await store(storage, b"content")
     for absent, size in ((Digest.of(b"other"), 5), (digest, 6), (digest, 100_000)):
-        assert not storage.has(absent, size)
+        assert not await storage.has(absent, size)
         with pytest.raises(BlobMissing):
             await storage.open(absent, size)
 
@@ -93,7 +104,7 @@ async def test_staged_bytes_stay_between_requests(storage: BlobStorage) -> None:
     with pytest.raises(BlobMissing):
         await storage.open(digest, 400_000)
     async with storage.stage("an-upload", "sha256") as staged, storage.place(staged, digest):
-        assert storage.has(digest, 400_000)
+        assert await storage.has(digest, 400_000)
 
 
 async def test_the_algorithm_may_change_at_the_end(storage: BlobStorage) -> None:
@@ -158,7 +169,7 @@ async def test_a_discarded_upload_can_not_be_placed(storage: BlobStorage) -> Non
         with pytest.raises(UploadBusy):
             async with storage.place(staged, digest):
                 pytest.fail("placed")
-    assert not storage.has(digest, 7)
+    assert not await storage.has(digest, 7)
 
 
 async def test_idle_uploads_are_those_nobody_wrote_to(storage: BlobStorage) -> None:
@@ -177,8 +188,8 @@ async def test_collection_takes_what_is_old_and_not_held(storage: BlobStorage) -
 
     assert await storage.collect(lambda _: False, placed_before=time.time() - 60) == 0
     assert await storage.collect(lambda digest: digest == held, placed_before=FUTURE) == 1
-    assert storage.has(held, 4)
-    assert not storage.has(free, 4)
+    assert await storage.has(held, 4)
+    assert not await storage.has(free, 4)
 
 
 async def test_collection_tells_what_it_leaves_for_now(storage: BlobStorage) -> None:
@@ -207,10 +218,10 @@ async def test_collection_waits_for_who_is_about_to_link(storage: BlobStorage) -
         async with storage.place(staged, digest):
             sweep = asyncio.ensure_future(storage.collect(lambda _: linked, placed_before=FUTURE))
             await asyncio.sleep(0.05)
-            assert storage.has(digest, 7)
+            assert await storage.has(digest, 7)
             linked = True
     await sweep
-    assert storage.has(digest, 7)
+    assert await storage.has(digest, 7)
 
 
 async def test_a_push_heals_a_blob_that_is_there(storage: BlobStorage) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cypd.oci.digest import Digest
 from cypd.registry.ports import BlobMissing, Fatal, Inline, Unavailable, UploadBusy
-from cypd.storage import filesystem, staged
+from cypd.storage import staged, staging
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.small import SmallBlobs
 
@@ -83,7 +83,7 @@ async def test_a_restart_goes_on_where_the_file_ends(tmp_path: Path) -> None:
         async with second.place(blob, Digest.of(LARGE)):
             pass
 
-    assert second.has(Digest.of(LARGE), len(LARGE))
+    assert await second.has(Digest.of(LARGE), len(LARGE))
     second.close()
 
 
@@ -100,7 +100,7 @@ async def test_bytes_are_never_read_again_while_the_process_lives(
     monkeypatch.setattr(os, "pread", forbidden)
     digest = Digest.of(LARGE)
     async with storage.stage("an-upload", "sha256") as blob, storage.place(blob, digest):
-        assert storage.has(digest, len(LARGE))
+        assert await storage.has(digest, len(LARGE))
 
 
 async def test_two_processes_can_not_write_to_one_upload(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ async def test_a_placed_blob_is_never_written_to_by_a_late_writer(
     late = os.open(tmp_path / "uploads" / "an-upload", os.O_RDWR | os.O_CREAT)
     await store(storage, LARGE)
     with pytest.raises(UploadBusy):
-        filesystem._lock_staged(late, tmp_path / "uploads" / "an-upload")
+        staging.lock_staged(late, tmp_path / "uploads" / "an-upload")
     os.close(late)
 
 
@@ -159,10 +159,10 @@ async def test_a_failing_disk_places_nothing(
 
     assert calls == 1
     if call != "fsync":  # with fsync of the folder failed, the name may or may not last
-        assert not storage.has(Digest.of(LARGE), len(LARGE))
+        assert not await storage.has(Digest.of(LARGE), len(LARGE))
     await storage.discard("an-upload")
     await store(storage, LARGE)
-    assert storage.has(Digest.of(LARGE), len(LARGE))
+    assert await storage.has(Digest.of(LARGE), len(LARGE))
 
 
 async def test_short_writes_are_completed(
@@ -173,7 +173,7 @@ async def test_short_writes_are_completed(
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:1000], at))
     digest = await store(storage, LARGE[:50_000] + LARGE)
 
-    assert storage.has(digest, 50_000 + len(LARGE))
+    assert await storage.has(digest, 50_000 + len(LARGE))
     content = await storage.open(digest, 50_000 + len(LARGE))
     assert os.pread(content.fileno(), len(LARGE), 50_000) == LARGE  # type: ignore[union-attr]
     content.close()
@@ -297,7 +297,7 @@ async def test_any_pieces_hash_to_the_whole(pieces: list[bytes]) -> None:
             assert len(content) == blob.size
             async with storage.place(blob, Digest.of(content)):
                 pass
-        assert storage.has(Digest.of(content), len(content))
+        assert await storage.has(Digest.of(content), len(content))
         storage.close()
 
 
