@@ -20,6 +20,7 @@ from benchmarks import (
     machine,
     memory,
     report,
+    s3,
     scans,
     scrape,
     slow_clients,
@@ -47,6 +48,7 @@ CLAIMS: Mapping[str, Callable[[Lab], Iterable[Result]]] = {
     "scrape": scrape.run,
     "crowd": crowd.run,
     "slow-clients": slow_clients.run,
+    "s3": s3.run,
 }
 RESULTS = Path(__file__).with_name("results")
 MISSED, UNABLE, ENDED = 1, 2, 128

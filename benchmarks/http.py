@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 Body = Sequence[bytes | memoryview]
 
-PATIENCE = 60  # seconds for a server to take or to give the next byte
+PATIENCE = 60
 IOV_MAX = 1024  # buffers one sendmsg(2) takes
 CHUNK = 32 * 1024  # what Go's HTTP client, and so docker push, puts into one chunk
 NOWHERE = mmap.mmap(-1, 4 << 20)  # stands for a buffer and is never written to
@@ -29,11 +29,18 @@ class Answer(NamedTuple):
 class Connection:
     """A connection kept alive. Its credentials, if any, go with every request.
 
-    ``window`` bounds how far the server may send ahead of what was received.
+    ``window`` bounds how far the server may send ahead of what was received, ``patience`` the
+    seconds that it has for taking what is sent at once, or for giving the next byte.
     """
 
     def __init__(
-        self, port: int, credentials: str | None = None, window: int = 0, address: str = ""
+        self,
+        port: int,
+        credentials: str | None = None,
+        window: int = 0,
+        address: str = "",
+        *,
+        patience: int = PATIENCE,
     ) -> None:
         self.socket = socket.socket()
         if address:  # of the client, on the loopback
@@ -43,7 +50,7 @@ class Connection:
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Time limits of the kernel's: those of Python need a poll(2) before every call.
-        limit = struct.pack("ll", PATIENCE, 0)
+        limit = struct.pack("ll", patience, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._always = f"Host: 127.0.0.1:{port}\r\n"

@@ -47,7 +47,7 @@ def manifest(config: Blob, layers: Sequence[Blob]) -> bytes:
 def push_blob(connection: Connection, repository: str, blob: Blob) -> None:
     """Push a blob in two requests: POST, then PUT with the content (end-4a, end-6)."""
     session = _start(connection, repository)
-    _finish(connection, session, blob, [blob.content])
+    _finish(connection, session, blob.digest, [blob.content])
 
 
 def push_layer(connection: Connection, repository: str, blob: Blob, *, chunked: bool) -> None:
@@ -55,14 +55,17 @@ def push_layer(connection: Connection, repository: str, blob: Blob, *, chunked: 
 
     Docker sends the content in chunked transfer coding, others tell its length.
     """
-    session = _start(connection, repository)
-    body: Body
     if chunked:
         framing, body = "Transfer-Encoding: chunked\r\n", list(in_chunks(blob.content))
+        _push(connection, repository, blob.digest, framing, body)
     else:
-        framing, body = f"Content-Length: {len(blob.content)}\r\n", [blob.content]
-    answer = _expect(202, connection.request("PATCH", session, OCTETS + framing, body))
-    _finish(connection, _location(answer), blob, [])
+        push_pieces(connection, repository, blob.digest, [blob.content])
+
+
+def push_pieces(connection: Connection, repository: str, digest: str, pieces: Body) -> None:
+    """Push a blob that lies in pieces, as ``push_layer`` does, with its length."""
+    framing = f"Content-Length: {sum(map(len, pieces))}\r\n"
+    _push(connection, repository, digest, framing, pieces)
 
 
 def push_manifest(connection: Connection, repository: str, tag: str, content: bytes) -> None:
@@ -72,13 +75,19 @@ def push_manifest(connection: Connection, repository: str, tag: str, content: by
     _expect(201, connection.request("PUT", path, fields, [content]))
 
 
+def _push(connection: Connection, repository: str, digest: str, framing: str, body: Body) -> None:
+    session = _start(connection, repository)
+    answer = _expect(202, connection.request("PATCH", session, OCTETS + framing, body))
+    _finish(connection, _location(answer), digest, [])
+
+
 def _start(connection: Connection, repository: str) -> str:
     answer = connection.request("POST", f"/v2/{repository}/blobs/uploads/", EMPTY)
     return _location(_expect(202, answer))
 
 
-def _finish(connection: Connection, session: str, blob: Blob, body: Body) -> None:
-    path = f"{session}{'&' if '?' in session else '?'}digest={blob.digest}"
+def _finish(connection: Connection, session: str, digest: str, body: Body) -> None:
+    path = f"{session}{'&' if '?' in session else '?'}digest={digest}"
     fields = f"{OCTETS}Content-Length: {sum(map(len, body))}\r\n"
     _expect(201, connection.request("PUT", path, fields, body))
 

@@ -88,6 +88,7 @@ class Storage(_Section, frozen=True):
 
     root: Annotated[str, Meta(min_length=1)] = "data"
     driver: Literal["filesystem", "s3"] = "filesystem"
+    moving_from: Literal["", "filesystem", "s3"] = ""
     min_free: Annotated[int, Meta(ge=0)] = 256 << 20
 
 
@@ -310,9 +311,11 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
 
 def _require_whole(config: Config) -> None:
     """Check what the file and the environment say together."""
-    s3 = config.s3
-    if config.storage.driver == "s3" and not s3.bucket:
-        raise ConfigError('s3.bucket: storage.driver = "s3" needs the name of a bucket here')
+    s3, storage = config.s3, config.storage
+    if "s3" in (storage.driver, storage.moving_from) and not s3.bucket:
+        raise ConfigError("s3.bucket: the name of the bucket that blobs are in is needed")
+    if storage.moving_from == storage.driver:
+        raise ConfigError("storage.moving_from: storage.driver is the same")
     if bool(s3.access_key) != bool(s3.secret_key):
         raise ConfigError("s3.access_key, s3.secret_key: there is one without the other")
 

@@ -66,6 +66,8 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         ("[server]\nidle_timeout = 0", "server.idle_timeout: expected `float` > 0.0"),
         ("[access]\ndelete = 1", "access.delete: expected `bool`, got `int`"),
         ('[access]\nanonymous = "push"', "access.anonymous: invalid enum value 'push'"),
+        ('[storage]\nmoving_from = "s3"', "s3.bucket: "),
+        ('[storage]\nmoving_from = "filesystem"', "storage.moving_from: storage.driver "),
         ("[metadata]\nmap_size = 1.5", "metadata.map_size: expected `int`, got `float`"),
         ("[auth]\nadmin_password = 1", "auth.admin_password: expected `str`, got `int`"),
         ('[storage]\ndriver = "s3"', "s3.bucket: "),

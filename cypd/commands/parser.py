@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import cypd
-from cypd.commands.sizes import parse_quota
+from cypd.commands.sizes import parse_quota, parse_size
 
 _JSON = "print JSON"
 _SIZES = "print JSON, sizes in bytes"
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_configuration(commands)
     _add_projects(commands)
+    _add_storage(commands)
     _add_users(commands)
     _add_completion(commands)
     _add_vulndb(commands)
@@ -159,6 +160,35 @@ def _add_projects(commands: "Commands") -> None:
         type=parse_quota,
         help="bytes, also as 512MiB, 10GiB or 2TiB; or unlimited",
     )
+
+
+def _add_storage(commands: "Commands") -> None:
+    migrate = _command(
+        _group(commands, "storage", "move blobs from one storage to another"),
+        "migrate",
+        "storage:migrate",
+        "copy all blobs to another storage",
+        "Copy all blobs that are in use to another storage, beside the running daemon. What is "
+        "there already is left alone: repeat it at will, also after it was cut off.",
+    )
+    migrate.add_argument("--to", required=True, choices=("filesystem", "s3"), help="where to")
+    migrate.add_argument(
+        "--jobs", type=int, choices=range(1, 65), default=4, metavar="N",
+        help="blobs that are copied at a time, 1 to 64 (4)",
+    )  # fmt: skip
+    migrate.add_argument(
+        "--limit-rate", type=parse_size, default=0, metavar="BYTES",
+        help="bytes a second, also as 50MiB; without it, as fast as it goes",
+    )  # fmt: skip
+    migrate.add_argument(
+        "--verify",
+        action="store_true",
+        help="read what is there already, and replace what is wrong",
+    )
+    migrate.add_argument(
+        "--remove-source", action="store_true", help="empty the other storage when all is copied"
+    )
+    migrate.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
 
 
 def _add_users(commands: "Commands") -> None:

@@ -12,8 +12,11 @@ _BYTES = re.compile(r"([0-9]{1,19})([KMGT]?)(?:iB)?", re.ASCII)
 
 def parse_quota(text: str) -> int:
     """Return bytes of ``512MiB``, ``10G`` or ``unlimited``; raise ArgumentTypeError."""
-    if text == "unlimited":
-        return UNLIMITED
+    return UNLIMITED if text == "unlimited" else parse_size(text)
+
+
+def parse_size(text: str) -> int:
+    """Return bytes of ``4096``, ``512MiB`` or ``10G``; raise ArgumentTypeError."""
     match = _BYTES.fullmatch(text)
     size = int(match[1]) * _UNITS[match[2]] if match else MAX_QUOTA + 1
     if size > MAX_QUOTA:

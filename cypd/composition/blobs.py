@@ -12,20 +12,35 @@ from cypd import systemd
 from cypd.config import S3, Config, ConfigError
 from cypd.registry.ports import BlobStorage
 from cypd.storage.filesystem import FilesystemStorage
+from cypd.storage.moving import MovingStorage
+from cypd.storage.use import in_use
 
 Driver = Literal["filesystem", "s3"]
 
 
 @contextlib.asynccontextmanager
-async def blob_storage(
-    config: Config, root: Path, driver: Driver | None = None
-) -> AsyncIterator[BlobStorage]:
-    """Give the configured engine, or another one, over the state folder."""
-    if (driver or config.storage.driver) == "s3":
+async def blob_storage(config: Config, root: Path) -> AsyncIterator[BlobStorage]:
+    """Give the configured storage, and with it the one that blobs are moved from."""
+    settings = config.storage
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(in_use(root, settings.driver))
+        storage = await stack.enter_async_context(engine(config, root, settings.driver))
+        if settings.moving_from:
+            stack.enter_context(in_use(root, settings.moving_from))
+            old = await stack.enter_async_context(engine(config, root, settings.moving_from))
+            storage = MovingStorage(storage, old)
+        yield storage
+
+
+@contextlib.asynccontextmanager
+async def engine(config: Config, root: Path, driver: Driver) -> AsyncIterator[BlobStorage]:
+    """Give one engine over the state folder."""
+    if driver == "s3":
         # Its client is large, and nobody else needs it.
         from cypd.storage.s3 import open_s3  # noqa: PLC0415
 
-        async with open_s3(_with_credentials(config.s3), root) as remote:
+        # A folder of its own: both engines have one where uploads grow.
+        async with open_s3(_with_credentials(config.s3), root / "s3") as remote:
             yield remote
     else:
         storage = FilesystemStorage(root)

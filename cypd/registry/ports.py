@@ -182,6 +182,13 @@ class MetadataStore(Protocol):
         """Tell whether any repository has a use for the file ``digest``. Callable in any thread."""
         ...
 
+    def held(self, *, after: str, limit: int) -> Sequence[tuple[Digest, int]]:
+        """Return at most ``limit`` digests that are held, and their sizes.
+
+        Ascending, and greater than ``after`` (a digest, or ``""``).
+        """
+        ...
+
     def held_size(self, repository: RepositoryName, digest: Digest) -> int | None:
         """Return the size of content that the repository's project holds anywhere."""
         ...

@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.daemon import Daemon
+from tests.weed import Weed
 
 SUITE = "github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111"
 
@@ -73,11 +75,21 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return binaries / "conformance"
 
 
-@pytest.mark.timeout(600)  # the first build downloads and compiles
+@pytest.fixture(params=["filesystem", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mapping[str, str]]:
+    """Each engine that keeps blobs, as the settings that make the daemon use it."""
+    if request.param == "filesystem":
+        yield {}
+        return
+    with Weed(tmp_path) as weed:
+        yield weed.environment
+
+
+@pytest.mark.timeout(900)  # the first build downloads and compiles
 @pytest.mark.parametrize("version", ["1.1", "dev"])
-def test_conformance(suite: Path, tmp_path: Path, version: str) -> None:
+def test_conformance(suite: Path, tmp_path: Path, version: str, storage: Mapping[str, str]) -> None:
     """Every test of the suite passes; none is skipped, none is switched off."""
-    with Daemon(tmp_path, LENIENT) as registry:
+    with Daemon(tmp_path, LENIENT | dict(storage)) as registry:
         environment = {
             **{f"OCI_{option}": "true" for option in OPTIONS},
             "OCI_VERSION": version,

@@ -11,7 +11,7 @@ from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.lmdb.registry import LmdbRegistry
 from cypd.metadata.memory import MemoryMetadata
 from cypd.metadata.memory.registry import MemoryRegistry
-from cypd.oci.digest import Digest
+from cypd.oci.digest import ALGORITHMS, Digest
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import Tag
 from cypd.registry.ports import Upload
@@ -109,6 +109,29 @@ async def test_an_unlinked_blob_is_held_until_the_last(store: Store) -> None:
     await refused(Code.BLOB_UNKNOWN, store.unlink_blob(APP, CONFIG))
     await store.unlink_blob(OTHER, CONFIG)
     assert not store.is_held(CONFIG)
+
+
+async def test_what_is_held_is_told_in_pages(store: Store) -> None:
+    """Each digest that needs a file comes once, with its size, in order, and none is left out."""
+    manifest = parsed(image())
+    small = parsed(image(b"layer"))
+    sizes = {Digest.of(b"%d" % n, algorithm): n for n in range(5) for algorithm in ALGORITHMS}
+    for digest, size in sizes.items():
+        for repository in (APP, OTHER, name("a/b")):
+            await store.link_blob(repository, digest, size, upload_id=None)
+    for it, inline in ((manifest, False), (small, True)):
+        await store.put_manifest(APP, it, [], inline=inline, allow_sparse=True, act=ACT)
+    held = sorted((sizes | {manifest.digest: len(manifest.content)}).items())
+
+    for step in (1, 3, 20):
+        found: list[tuple[Digest, int]] = []
+        while page := store.held(after=found[-1][0] if found else "", limit=step):
+            assert len(page) <= step
+            found += page
+        assert found == held
+    for repository in (APP, OTHER, name("a/b")):
+        await store.unlink_blob(repository, held[0][0])
+    assert list(store.held(after="", limit=1)) == held[1:2]
 
 
 async def test_a_manifest_needs_what_it_lists(store: Store) -> None:

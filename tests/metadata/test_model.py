@@ -220,6 +220,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         for digest in BLOBS:
             view.append(list(store.repositories_with(digest)))
             view.append(store.is_held(digest))
+        view.append(list(store.held(after="", limit=9)))
         return view + [store.upload(upload) for upload in ("u1", "u2", "u3")]
 
     def look_at_lists(self, metadata: MemoryMetadata | LmdbMetadata) -> list[Any]:

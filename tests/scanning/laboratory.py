@@ -16,6 +16,7 @@ from cypd.scanning.limits import Limits
 from cypd.scanning.ports import Finding, Image, Layer, Report
 from cypd.scanning.vulndb.importing import Importer, Package
 from cypd.storage.filesystem import FilesystemStorage
+from cypd.storage.spool import Spool
 from tests.samples import name
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
@@ -75,7 +76,7 @@ class Laboratory:
     def engine(self, **limits: Any) -> EmbeddedEngine:
         """Return the engine; what is named is bounded otherwise."""
         bounds = msgspec.structs.replace(self.limits, **limits)
-        return EmbeddedEngine(self.storage.open, self.data, bounds)
+        return EmbeddedEngine(Spool(self.storage, self.folder).open, self.data, bounds)
 
     def know(self, *records: dict[str, Any]) -> None:
         """Import records, as single files."""

@@ -19,6 +19,7 @@ from cypd.scanning.embedded import EmbeddedEngine
 from cypd.scanning.limits import Limits
 from cypd.scanning.ports import Image, Layer, ScanFailed
 from cypd.storage.filesystem import FilesystemStorage
+from cypd.storage.spool import Spool
 from tests.samples import name
 from tests.scanning.laboratory import TAR
 
@@ -48,7 +49,7 @@ def main(folder: str, limits: str, *layers: str) -> None:
     """Scan the layers twice: what is loaded at the first time is no growth."""
     storage = FilesystemStorage(Path(folder) / "storage")
     bounds = msgspec.json.decode(limits, type=Limits)
-    engine = EmbeddedEngine(storage.open, Path(folder) / "vulndb", bounds)
+    engine = EmbeddedEngine(Spool(storage, Path(folder)).open, Path(folder) / "vulndb", bounds)
     listed = tuple(
         Layer(Digest.parse(it.rpartition(":")[0]), TAR, int(it.rpartition(":")[2])) for it in layers
     )

@@ -19,6 +19,7 @@ from cypd.registry.ports import (
 )
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.memory import MemoryStorage
+from cypd.storage.moving import MovingStorage
 from cypd.storage.s3 import open_s3
 from tests.weed import Weed
 
@@ -27,7 +28,7 @@ LARGE = bytes(range(256)) * 2048
 PART = 5 << 20
 
 
-@pytest.fixture(params=["memory", "filesystem", "s3"])
+@pytest.fixture(params=["memory", "filesystem", "s3", "moving"])
 async def storage(
     request: pytest.FixtureRequest, tmp_path: Path, weed: Weed
 ) -> AsyncIterator[BlobStorage]:
@@ -39,7 +40,8 @@ async def storage(
             yield remote
     else:
         storage = FilesystemStorage(tmp_path)
-        yield storage
+        is_moving = request.param == "moving"
+        yield MovingStorage(storage, MemoryStorage()) if is_moving else storage
         storage.close()
 
 

@@ -1,6 +1,6 @@
 """The rows of repositories: pieces of operations, each of which leaves them consistent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import lmdb
@@ -20,6 +20,7 @@ from cypd.registry.ports import MAX_ENDING, Upload
 _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 decode_manifest = msgspec.msgpack.Decoder(ManifestRecord).decode
 _decode_references = msgspec.msgpack.Decoder(References).decode
+_LAST_ID = b"\xff" * 8  # ids are numbers that are given in turn: none comes near it
 
 
 def decode_upload(record: bytes) -> Upload:
@@ -149,6 +150,13 @@ class Contents:
 
     def _is_listed(self, txn: lmdb.Transaction, repo: bytes, key: bytes) -> bool:
         return any(True for _ in scan(txn, self.listed_by, repo + key))
+
+    def held(self, txn: lmdb.Transaction, after: bytes) -> Iterator[bytes]:
+        """Yield what some repository needs a file of, from past ``after``, once each."""
+        with txn.cursor(db=self.holders) as cursor:
+            while cursor.set_range(after + _LAST_ID if after else b""):
+                after = bytes(cursor.key())[: -len(_LAST_ID)]
+                yield after
 
     def _require_room(
         self,

@@ -54,6 +54,11 @@ class Ledger:
         charge = txn.get(content + project, db=self._charges)
         return None if charge is None else int(_CHARGE.unpack(charge)[0])
 
+    def size(self, txn: lmdb.Transaction, content: bytes) -> int:
+        """Return the size of content that some project holds."""
+        [charge] = islice((value for _, value in scan(txn, self._charges, content)), 1)
+        return int(_CHARGE.unpack(charge)[0])
+
     def has_room(self, txn: lmdb.Transaction, project: bytes, size: int, own: int = 0) -> bool:
         """Tell whether ``size`` bytes more fit, ``own`` of them reserved already."""
         usage = self.usage(txn, project)

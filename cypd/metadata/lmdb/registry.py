@@ -109,6 +109,12 @@ class LmdbRegistry:
         with self._begin() as txn:
             return any(True for _ in scan(txn, self._contents.holders, digest_key(digest)))
 
+    def held(self, *, after: str, limit: int) -> Sequence[tuple[Digest, int]]:
+        with self._begin() as txn:
+            start = digest_key(Digest(after)) if after else b""
+            keys = islice(self._contents.held(txn, start), limit)
+            return [(digest_of(key), self._ledger.size(txn, key)) for key in keys]
+
     def held_size(self, repository: RepositoryName, digest: Digest) -> int | None:
         with self._begin() as txn:
             project = self._ledger.project(txn, repository)

@@ -74,6 +74,15 @@ class MemoryRegistry:
             for it in self._repositories.values()
         )
 
+    def held(self, *, after: str, limit: int) -> Sequence[tuple[Digest, int]]:
+        sizes = {
+            digest: size
+            for repository in self._repositories.values()
+            for digest, size in repository.sizes().items()
+            if digest > after and self.is_held(digest)
+        }
+        return sorted(sizes.items())[:limit]
+
     def held_size(self, repository: RepositoryName, digest: Digest) -> int | None:
         project = self._state.project(repository.project)
         return self._state.holdings(project).get(digest) if project else None

@@ -28,6 +28,9 @@ Body = Callable[[], AsyncIterator[bytearray]]
 
 # How long a request that was signed for ourselves may be under way before the store refuses it.
 _VALID_SECONDS = 60
+# How many parts are sent, and copied, at a time by all uploads together. A store that is asked for
+# more does not do more, and each of them has to be answered within a time.
+_PUTS = 16
 _COPIES = 16
 _DELETES = 1000  # S3, DeleteObjects: at most a thousand keys
 _TYPE = "application/octet-stream"
@@ -89,6 +92,8 @@ class Store:
         self._bucket = bucket
         self._plain = plain
         self.circuit = circuit
+        self._puts = asyncio.Semaphore(_PUTS)
+        self._copies = asyncio.Semaphore(_COPIES)
 
     # --- one object -----------------------------------------------------------------------------
 
@@ -101,7 +106,8 @@ class Store:
             async with self._request("PUT", "put_object", key, data=data, headers=headers):
                 pass
 
-        await self.circuit.call(attempt)
+        async with self._puts:
+            await self.circuit.call(attempt)
 
     async def size(self, key: str) -> int | None:
         """Return the size of an object; ``None`` if it is not there."""
@@ -247,10 +253,9 @@ class Store:
         target = {"Bucket": self._bucket, "Key": key}
         begun = await self._do("create_multipart_upload", **target, ContentType=_TYPE)
         target["UploadId"] = begun["UploadId"]
-        slots = asyncio.Semaphore(_COPIES)
 
         async def copy(number: int, source: str) -> dict[str, Any]:
-            async with slots:
+            async with self._copies:
                 copied = await self._do(
                     "upload_part_copy",
                     **target,
