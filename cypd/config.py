@@ -249,6 +249,13 @@ class Metrics(_Section, frozen=True):
             raise ValueError("token: a token has 16 to 1024 characters of ASCII, without spaces")
 
 
+class Scrub(_Section, frozen=True):
+    """The reading of what is kept, to find what a disk has forgotten."""
+
+    interval: Annotated[float, Meta(ge=0)] = 604_800.0
+    rate: Annotated[int, Meta(ge=0)] = 32 << 20
+
+
 class Log(_Section, frozen=True):
     """What is written to standard error."""
 
@@ -277,6 +284,7 @@ class Config(_Section, frozen=True):
     scanning: Scanning = Scanning()
     gc: Gc = Gc()
     metrics: Metrics = Metrics()
+    scrub: Scrub = Scrub()
     log: Log = Log()
 
     def vulndb(self) -> Path:

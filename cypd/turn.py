@@ -25,6 +25,15 @@ async def turn(path: Path, *, look: float = 1.0) -> AsyncIterator[None]:
         os.close(descriptor)
 
 
+def is_taken(path: Path) -> bool:
+    """Tell whether somebody has the turn at this moment."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        return not _take(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _take(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -51,3 +51,7 @@ class Bucket:
         """Return an object's bytes."""
         body: bytes = self._client.get_object(Bucket=self._name, Key=key)["Body"].read()
         return body
+
+    def write(self, key: str, content: bytes) -> None:
+        """Have other bytes in an object."""
+        self._client.put_object(Bucket=self._name, Key=key, Body=content)

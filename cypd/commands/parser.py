@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_configuration(commands)
     _add_projects(commands)
+    _add_scrub(commands)
     _add_storage(commands)
     _add_users(commands)
     _add_completion(commands)
@@ -160,6 +161,22 @@ def _add_projects(commands: "Commands") -> None:
         type=parse_quota,
         help="bytes, also as 512MiB, 10GiB or 2TiB; or unlimited",
     )
+
+
+def _add_scrub(commands: "Commands") -> None:
+    scrub = _command(
+        commands,
+        "scrub",
+        "scrub:run",
+        "read all blobs, and find those that are damaged",
+        "Read every blob that is in use where it is kept, beside the running daemon, and set aside "
+        "what is damaged, so that a push heals it. The daemon does this by itself, see [scrub].",
+    )
+    scrub.add_argument(
+        "--limit-rate", type=parse_size, default=0, metavar="BYTES",
+        help="bytes a second, also as 50MiB; without it, as fast as it goes",
+    )  # fmt: skip
+    scrub.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
 
 
 def _add_storage(commands: "Commands") -> None:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +26,14 @@ from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metrics.metrics import Metrics
 from cypd.projects.access import ProjectAccess
 from cypd.registry.janitor import Janitor
-from cypd.registry.ports import Fatal, Unavailable
+from cypd.registry.ports import BlobStorage, Fatal, Unavailable
 from cypd.registry.pulls import PullCounter
+from cypd.registry.scrub import Rounds, Scrub
 from cypd.request_log import logged
 from cypd.request_meter import metered
 from cypd.retention.retention import Retention
 from cypd.scrape import scrape
+from cypd.storage.pace import Pace
 from cypd.storage.space import FreeSpace
 from cypd.turn import turn
 from cypd.webhooks.seal import Seal
@@ -46,6 +49,7 @@ _EVENTS_SECONDS = 60.0
 _SENDER_SECONDS = 1.0
 _AUDIT_ENTRIES = 1_000_000
 _RETAIN_SECONDS = 3600.0
+_SCRUB_SECONDS = 600.0
 
 
 class Registry(NamedTuple):
@@ -140,18 +144,16 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
         async def collect() -> None:
             metrics.saw_collection(await janitor.sweep())
 
-        async def forget_old() -> None:
-            await _forget_old(config, metadata)
-
         async def upkeep() -> None:
             async with turn(root / "upkeep.lock"), asyncio.TaskGroup() as group:
                 for name, interval, work in (
                     ("janitor", config.gc.interval, collect),
                     ("accounts", _ACCOUNTS_SECONDS, accounts.sweep),
-                    ("events", _EVENTS_SECONDS, forget_old),
+                    ("events", _EVENTS_SECONDS, partial(_forget_old, config, metadata)),
                     ("webhooks", _SENDER_SECONDS, sender.run),
                     ("scans", _SENDER_SECONDS, scanning.run),
                     ("retention", _RETAIN_SECONDS, retention.run),
+                    ("scrub", _SCRUB_SECONDS, _scrub(config, root, metadata, storage)),
                 ):
                     group.create_task(repeat(name, interval, work, on_fatal))
 
@@ -183,6 +185,22 @@ async def _test_write(metadata: LmdbMetadata) -> None:
         await metadata.test_write()
     except Unavailable as error:  # a full disk keeps nobody from pulling
         log.warning("start: %s", error)
+
+
+def _scrub(
+    config: Config, root: Path, metadata: LmdbMetadata, storage: BlobStorage
+) -> Callable[[], Awaitable[None]]:
+    interval = config.scrub.interval
+    pace = Pace(config.scrub.rate)
+    scrub = Scrub(metadata.registry, storage, Rounds(root / "scrub.json"), pace.spend)
+
+    async def scrub_if_due() -> None:
+        if interval and scrub.is_due(interval):
+            async with turn(root / "scrub.lock"):
+                if scrub.is_due(interval):  # not done meanwhile, by hand
+                    await scrub.run()
+
+    return scrub_if_due
 
 
 async def _forget_old(config: Config, metadata: LmdbMetadata) -> None:

@@ -4,9 +4,9 @@ The contract suites in ``tests/metadata`` and ``tests/storage`` hold each engine
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -408,6 +408,9 @@ def no_matter(size: int) -> None:
     """Be told a size, and do nothing."""
 
 
+Condition = Literal["good", "damaged", "missing"]
+
+
 class BlobStorage(Protocol):
     """Content by digest, shared by all repositories, and the staged bytes of uploads.
 
@@ -463,5 +466,15 @@ class BlobStorage(Protocol):
 
         ``spared`` is told the size of each that is not held either, but was placed later. Both may
         be called in any thread.
+        """
+        ...
+
+    async def verify(
+        self, digest: Digest, size: int, spend: Callable[[int], Awaitable[None]]
+    ) -> Condition:
+        """Read a blob where it is kept, past all caches, and tell its condition.
+
+        ``spend`` is awaited before each piece, with its length. What is damaged is set aside for
+        whoever wants to look at it: it counts as missing from then on, so that a push heals it.
         """
         ...

@@ -4,6 +4,7 @@
 
     blobs/<algorithm>/<first 2 hex>/<hex>    0440, complete, durable
     uploads/<upload id>                      0600, growing, locked by who writes
+    damaged/<algorithm>-<hex>                blobs with wrong bytes, for people to look at
 
 Paths come from digests and from ids the registry made, never from names.
 """
@@ -12,7 +13,7 @@ import asyncio
 import errno
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cypd.oci.errors import OCIError
 from cypd.registry.ports import (
     INLINE_BYTES,
     BlobMissing,
+    Condition,
     Content,
     DigestMismatch,
     Inline,
@@ -28,6 +30,7 @@ from cypd.registry.ports import (
     UploadBusy,
     no_matter,
 )
+from cypd.storage.disk import PIECE_BYTES, DiskFile, move_away
 from cypd.storage.small import SmallBlobs
 from cypd.storage.staged import Progress, StagedFile, hash_file
 from cypd.storage.staging import StagingFolder, open_staged, translating
@@ -61,6 +64,7 @@ class FilesystemStorage:
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs"
+        self._damaged = root / "damaged"
         self._staging = StagingFolder(root / "uploads")
         self._small = SmallBlobs()
         _make_layout(root)
@@ -146,6 +150,27 @@ class FilesystemStorage:
     async def staged_uploads(self, *, idle_since: float) -> Sequence[str]:
         return await self._staging.idle(idle_since)
 
+    # --- scrubbing ------------------------------------------------------------------------------
+
+    async def verify(
+        self, digest: Digest, size: int, spend: Callable[[int], Awaitable[None]]
+    ) -> Condition:
+        path, offload = self._path(digest), self._staging.offload
+        try:
+            file = await offload(DiskFile, path, digest)
+        except FileNotFoundError:
+            return "missing"
+        try:
+            if file.size == size:
+                await _hash(file, spend, offload)
+            if file.is_right(size):
+                return "good"
+            target = str(self._damaged / f"{digest.algorithm}-{digest.hex}")
+            was_there = await offload(move_away, path, file.descriptor, target)
+        finally:
+            file.close()
+        return "damaged" if was_there else "good"
+
     # --- collection -----------------------------------------------------------------------------
 
     async def collect(
@@ -229,6 +254,33 @@ def _place(staged: StagedFile, digest: Digest, path: str) -> int:
 def _close_result(job: asyncio.Future[int]) -> None:
     if not job.cancelled() and job.exception() is None:
         os.close(job.result())
+
+
+async def _hash(
+    file: DiskFile,
+    spend: Callable[[int], Awaitable[None]],
+    offload: Callable[..., "asyncio.Future[int]"],
+) -> None:
+    """Hash a file to its end, or to where the disk can't read it."""
+    left, count = file.size, 1
+    while count:
+        await spend(min(left, PIECE_BYTES))
+        job = offload(_advance, file)
+        try:
+            count = await asyncio.shield(job)
+        except asyncio.CancelledError:
+            await asyncio.wait({job})  # the file is not closed under it
+            raise
+        left -= count
+
+
+def _advance(file: DiskFile) -> int:
+    try:
+        return file.advance()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return 0  # a sector that can't be read spoils one blob, no other
 
 
 def _collect_shard(

@@ -1,12 +1,13 @@
 """Blobs in memory: the contract of ``BlobStorage`` in the plainest Python there is."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from cypd.oci.digest import Algorithm, Digest
 from cypd.registry.ports import (
     BlobMissing,
+    Condition,
     Content,
     DigestMismatch,
     Inline,
@@ -105,3 +106,15 @@ class MemoryStorage:
         for digest in garbage:
             del self._blobs[digest]
         return len(garbage)
+
+    async def verify(
+        self, digest: Digest, size: int, spend: Callable[[int], Awaitable[None]]
+    ) -> Condition:
+        if digest not in self._blobs:
+            return "missing"
+        await spend(size)
+        data, _ = self._blobs[digest]
+        if Digest.of(data, digest.algorithm) == digest:
+            return "good"
+        del self._blobs[digest]
+        return "damaged"

@@ -6,7 +6,6 @@ next one; within a blob, from where its upload ends.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -20,6 +19,7 @@ from cypd.registry.ports import (
     Unavailable,
     UploadBusy,
 )
+from cypd.storage.pace import Pace
 from cypd.storage.reading import pieces
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Migration:
         self._source = source
         self._target = target
         self._jobs = jobs
-        self._pace = _Pace(rate)
+        self._pace = Pace(rate)
         self._verify = verify
 
     async def run(self) -> None:
@@ -176,18 +176,3 @@ async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
         except (Unavailable, UploadBusy):  # UploadBusy: a janitor took it for an idle one
             await asyncio.sleep(pause)
     return await work()
-
-
-class _Pace:
-    """A bound on bytes a second."""
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._free_at = 0.0
-
-    async def spend(self, count: int) -> None:
-        """Return when ``count`` bytes more are in order."""
-        if self._rate:
-            now = time.monotonic()
-            self._free_at = max(self._free_at, now) + count / self._rate
-            await asyncio.sleep(self._free_at - now)

@@ -4,13 +4,14 @@ What is pushed goes to the new one. What is asked for comes from whichever has i
 can be copied in peace. An upload that began in the old one ends there, and is copied afterwards.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from cypd.oci.digest import Algorithm, Digest
 from cypd.registry.ports import (
     BlobMissing,
     BlobStorage,
+    Condition,
     Content,
     StagedBlob,
     Unavailable,
@@ -86,3 +87,12 @@ class MovingStorage:
         return removed + await self._new.collect(
             is_held, placed_before=placed_before, spared=spared
         )
+
+    async def verify(
+        self, digest: Digest, size: int, spend: Callable[[int], Awaitable[None]]
+    ) -> Condition:
+        new = await self._new.verify(digest, size, spend)
+        old = await self._old.verify(digest, size, spend)
+        if "good" in (new, old):
+            return "good"
+        return "damaged" if "damaged" in (new, old) else "missing"

@@ -235,3 +235,20 @@ async def test_a_push_heals_a_blob_that_is_there(storage: BlobStorage) -> None:
     assert LARGE == await read(storage, digest, len(LARGE))
     assert len(LARGE) == before.size
     before.close()
+
+
+async def test_what_is_right_is_good(storage: BlobStorage) -> None:
+    """A blob that is as it was pushed passes, whatever its size, and its bytes are paced."""
+    paced = 0
+
+    async def spend(count: int) -> None:
+        nonlocal paced
+        paced += count
+
+    for size in (0, 1, INLINE_BYTES, len(LARGE) - 1):
+        digest = await store(storage, LARGE[:size])
+        before = paced
+        assert await storage.verify(digest, size, spend) == "good"
+        assert paced - before >= size
+        assert await read(storage, digest, size) == LARGE[:size]
+    assert await storage.verify(Digest.of(b"never pushed"), 12, spend) == "missing"

@@ -5,6 +5,7 @@
     blobs/<algorithm>/<first 2 hex>/<hex>    complete, its digest verified as it came
     uploads/<upload id>/<number>-<random>    a part of an upload that is under way
     owner                                    which registry has its blobs here
+    damaged/<algorithm>-<hex>                blobs with wrong bytes, for people to look at
 
 A part has a key of its own at each attempt to write it: a request that was given up, and is carried
 out by the store much later, can spoil nothing then. A blob is put together of its parts by the
@@ -18,15 +19,16 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from cypd.oci.digest import ALGORITHMS, Algorithm, Digest
+from cypd.oci.digest import ALGORITHMS, Algorithm, Digest, hasher
 from cypd.oci.errors import OCIError
 from cypd.registry.ports import (
     INLINE_BYTES,
     BlobMissing,
+    Condition,
     Content,
     DigestMismatch,
     Inline,
@@ -56,6 +58,7 @@ _DELETE_SECONDS = 15
 _DOUBT_SECONDS = 5
 _LOOK_SECONDS = 1.0
 _DELETES = 16
+_COPY_BYTES = 5 << 30  # the most that one request copies; wrong bytes are worth no more trouble
 _CLOSE_SECONDS = 10.0
 
 
@@ -250,6 +253,44 @@ class S3Storage:
             return
         while (left := moment + _DOUBT_SECONDS - await self._store.now()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, _LOOK_SECONDS))
+
+    # --- scrubbing ------------------------------------------------------------------------------
+
+    async def verify(
+        self, digest: Digest, size: int, spend: Callable[[int], Awaitable[None]]
+    ) -> Condition:
+        key = self._key(digest)
+        there = await self._entry(key)
+        if there is None:
+            return "missing"
+        if there.size == size and await self._is_right(key, digest, size, spend):
+            return "good"
+        async with self._shards.collecting(shard_of(digest)) as deletions:
+            # While one is placing, what is there may be new; the next round looks again.
+            if deletions is None or await self._entry(key) != there:
+                return "good"
+            if there.size <= _COPY_BYTES:
+                name = f"{self._prefix}damaged/{digest.algorithm}-{digest.hex}"
+                await self._store.assemble(name, [key])
+            await self._remove([digest], deletions)
+        return "damaged"
+
+    async def _entry(self, key: str) -> Object | None:
+        async for page in self._store.objects(key):
+            return next((it for it in page if it.key == key), None)
+        return None
+
+    async def _is_right(
+        self, key: str, digest: Digest, size: int, spend: Callable[[int], Awaitable[None]]
+    ) -> bool:
+        running = hasher(digest.algorithm)
+        try:
+            async for piece in self._store.read(key, 0, size):
+                await spend(len(piece))
+                await self._staging.offload(running.update, piece)
+        except BlobMissing:  # it is shorter than the store says
+            return False
+        return running.hexdigest() == digest.hex
 
     # --- what is left over ----------------------------------------------------------------------
 
