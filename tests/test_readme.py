@@ -153,3 +153,22 @@ def test_the_guide_to_the_service_names_what_there_is() -> None:
     assert lines[5].endswith(" /etc/cypd/cypd.toml")
     assert lines[9].endswith(" /var/lib/cypd/admin-password")
     assert "CYPD_STORAGE_ROOT=/var/lib/cypd\n" in unit
+
+
+def test_the_commands_that_keep_it_safe_work(tmp_path: Path) -> None:
+    """Beside a daemon, and the backup is where it is told to be."""
+    lines = [it for it in commands(READMES[0]) if " scrub" in it or " backup" in it]
+    assert len(lines) == 2
+    with Daemon(tmp_path) as daemon:
+        for line in lines:
+            here = line.replace(".venv/bin/cypd", Daemon.command[0])
+            done = subprocess.run(
+                here.replace("/srv/backup", str(tmp_path / "backup")),
+                shell=True,
+                env={"PATH": "/usr/bin:/bin", **daemon.environment},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "backup" / "metadata" / "data.mdb").exists()

@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         json=_JSON,
     )
     _add_status(commands)
+    _add_backup(commands)
     _add_configuration(commands)
     _add_projects(commands)
     _add_scrub(commands)
@@ -125,6 +126,33 @@ def _add_completion(commands: "Commands") -> None:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which one")
 
 
+def _add_backup(commands: "Commands") -> None:
+    backup = _command(
+        commands,
+        "backup",
+        "backup:run",
+        "copy everything to another folder",
+        "Copy everything to another folder, beside the running daemon: what is new since the last "
+        "time. The copy is a state folder itself: to restore it, serve it, or put it in the place "
+        "of the lost one.",
+        json=_SIZES,
+    )
+    backup.add_argument("folder", type=Path, help="where to; a new folder, or an earlier backup")
+    backup.add_argument(
+        "--jobs", type=int, choices=range(1, 65), default=4, metavar="N",
+        help="blobs that are copied at a time, 1 to 64 (4)",
+    )  # fmt: skip
+    backup.add_argument(
+        "--limit-rate", type=parse_size, default=0, metavar="BYTES",
+        help="bytes a second, also as 50MiB; without it, as fast as it goes",
+    )  # fmt: skip
+    backup.add_argument(
+        "--verify",
+        action="store_true",
+        help="read what is in the backup already, and replace what is wrong",
+    )
+
+
 def _add_configuration(commands: "Commands") -> None:
     _command(
         _group(commands, "config", "look at the configuration"),
@@ -171,12 +199,12 @@ def _add_scrub(commands: "Commands") -> None:
         "read all blobs, and find those that are damaged",
         "Read every blob that is in use where it is kept, beside the running daemon, and set aside "
         "what is damaged, so that a push heals it. The daemon does this by itself, see [scrub].",
+        json=_SIZES,
     )
     scrub.add_argument(
         "--limit-rate", type=parse_size, default=0, metavar="BYTES",
         help="bytes a second, also as 50MiB; without it, as fast as it goes",
     )  # fmt: skip
-    scrub.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
 
 
 def _add_storage(commands: "Commands") -> None:

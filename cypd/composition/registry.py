@@ -142,7 +142,8 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
         )
 
         async def collect() -> None:
-            metrics.saw_collection(await janitor.sweep())
+            async with turn(root / "collection.lock"):  # a backup copies what it has seen
+                metrics.saw_collection(await janitor.sweep())
 
         async def upkeep() -> None:
             async with turn(root / "upkeep.lock"), asyncio.TaskGroup() as group:

@@ -49,6 +49,10 @@ class LmdbMetadata:
         """Finish the queued writes and close."""
         self._environment.close()
 
+    def copy(self, folder: Path) -> None:
+        """Write all of it, as it is at one moment, to a folder that exists and is empty."""
+        self._environment.lmdb.copy(str(folder), compact=True)
+
     def check_readers(self) -> int:
         """Free the reader slots of processes that died; return how many there were."""
         return self._environment.check_readers()
