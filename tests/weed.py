@@ -148,6 +148,9 @@ class Weed:
     def pause(self) -> None:
         """Make the store hang: it keeps its connections, and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # Each of its threads stops when it next would run, and may answer a request before.
+        while {_state(thread) for thread in Path(f"/proc/{self.pid}/task").iterdir()} != {"T"}:
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Let a paused store go on."""
@@ -180,6 +183,11 @@ class Weed:
 
     def _tail(self) -> str:
         return "\n" + self.log.read_text(errors="replace")[-4000:]
+
+
+def _state(task: Path) -> str:
+    """Return what a thread does, in the letter that the kernel has for it (proc(5))."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _identities() -> dict[str, object]:

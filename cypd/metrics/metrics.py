@@ -83,8 +83,7 @@ class Metrics:
         async with self._turn:
             self.vitals.note()
             self.named.refresh()
-            counted = self._pages.values()
-            await asyncio.sleep(0)
+            counted = await self._pages.values_in_turns()
             told = {it: numbers for it, numbers in counted.items() if self._is_told(it)}
             state = await self._state.values()
             build = (table.BUILD.name, cypd.__version__, platform.python_version())

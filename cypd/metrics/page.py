@@ -169,7 +169,8 @@ def read(path: Path) -> Counted | None:
         if os.fstat(descriptor).st_size != _BYTES:  # of another version
             return Counted(is_alive, has_ended=True, values={})
         with mmap.mmap(descriptor, _BYTES, prot=mmap.PROT_READ) as mapped:
-            text = mapped[_NUMBER_BYTES:]
+            end = mapped.find(b"\0", _NUMBER_BYTES)
+            text = mapped[_NUMBER_BYTES:end] if end >= 0 else mapped[_NUMBER_BYTES:]
             with memoryview(mapped) as view, view[:_NUMBER_BYTES] as head, head.cast("q") as it:
                 numbers = it.tolist()
     finally:

@@ -6,6 +6,7 @@ the heritage (one worker at a time, and only if nobody else is at it), so there 
 files than there were workers at once.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import logging
@@ -54,13 +55,27 @@ class Pages:
 
     def values(self) -> Values:
         """Return what all workers have counted together, and how many of them run."""
+        *_, found = self._steps()
+        return found
+
+    async def values_in_turns(self) -> Values:
+        """Return the same; other work has its turn after each page."""
+        found: Values = {}
+        for found in self._steps():  # noqa: B007 (the last one counts)
+            await asyncio.sleep(0)
+        return found
+
+    def _steps(self) -> Iterator[Values]:
+        """Yield the sum after each page; the last one is it."""
         while True:
             heritage, identity = self._heritage()
             total = _Total(heritage.rows)
             for path in self._pages(heritage):
                 total.add_page(path)
+                yield total.values
             if identity == self._identity():
-                return total.values
+                yield total.values
+                return
 
     def inherit(self, keep: Keep) -> None:
         """Add the pages of workers that are gone to the heritage, and drop series not to keep."""

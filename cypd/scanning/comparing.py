@@ -88,11 +88,10 @@ def _groups(hits: Iterable[_Hit]) -> list[list[_Hit]]:
 def _finding(group: list[_Hit], package: Package, url: str, layer: Digest) -> Finding:
     # The same record may come from two sources, so the order must not depend on theirs.
     hits = sorted(group, key=lambda it: it.advice.vulnerability.id)
-    names = sorted({name for hit in hits for name in hit.names if name.startswith("CVE-")})
     scores = [hit.advice.cvss for hit in hits if hit.advice.cvss is not None]
     told = [hit.advice.vulnerability for hit in hits]
     return Finding(
-        id=names[0] if names else told[0].id,
+        id=_name(hits),
         package=package.name[:_LONGEST],
         installed_version=package.version[:_LONGEST],
         fixed_version=next((it.fixed_version for it in hits if it.fixed_version), "")[:_LONGEST],
@@ -103,6 +102,13 @@ def _finding(group: list[_Hit], package: Package, url: str, layer: Digest) -> Fi
         layer=layer,
         purl=url[: 2 * _LONGEST],
     )
+
+
+def _name(hits: list[_Hit]) -> str:
+    """Return what a group goes by: a CVE of its own, one that it names, or its first id."""
+    own = [hit.advice.vulnerability.id for hit in hits]
+    named = sorted(name for hit in hits for name in hit.names)
+    return next((it for it in (*own, *named) if it.startswith("CVE-")), own[0])
 
 
 def _bounded(ordered: list[Finding], say: Say) -> list[Finding]:

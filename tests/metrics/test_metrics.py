@@ -5,13 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from cypd.doors.asgi import Message, Receive, Scope, Send
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metrics import metrics as module
 from cypd.metrics import table
 from cypd.metrics.metrics import Metrics
 from cypd.metrics.state import State
 from cypd.registry.janitor import Round
+from cypd.request_meter import metered
 from tests.metrics.measured import Samples, samples, series
+from tests.samples import project
+
+PULLED, PUSHED = table.PULLED, table.PUSHED
+PATHS = ("/v2/x", "/api/v1/x", "/docs", "/healthz", "/readyz", "/metrics", "/x")
 
 
 @pytest.fixture
@@ -96,3 +102,41 @@ async def test_the_janitor_and_the_writer_tell(metrics: Metrics) -> None:
     assert found[series("cypd_writer_commit_seconds_bucket", le="1.0")] == 2
     assert found[series("cypd_writer_commit_seconds_sum")] == pytest.approx(0.302)
     assert found[series("cypd_writer_operations_total")] == 51
+
+
+async def test_a_thousand_series_are_the_most(tmp_path: Path) -> None:
+    """About: with 100 projects (the default), all used in every way, and every kind of request."""
+    metadata = LmdbMetadata(tmp_path / "metadata", 64 << 20)
+    for number in range(250):
+        await metadata.projects.create_project(project(f"project-{number}", 1000))
+    state = State(metadata.projects, metadata.webhooks, metadata.figures, tmp_path, named=100)
+    metrics = Metrics(tmp_path / "metrics", state, projects=100, waiting_writes=lambda: 0)
+    for number in range(250):
+        label = metrics.named.label(f"project-{number}", 1)
+        for metric, sources in ((PULLED, ("sendfile", "memory")), (PUSHED, ("upload", "manifest"))):
+            for source in sources:
+                metrics.page.add(metric, 1, label, source)
+    application = metered(_answer, metrics.page, metrics.named)
+    for path in PATHS:
+        for method in ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"):
+            for status in (200, 401, 404):
+                scope: Scope = {"method": method, "path": path, "status": status, "extensions": {}}
+                await application(scope, None, _nowhere)  # type: ignore[arg-type]
+    found = samples((await metrics.text()).decode())
+    metrics.close()
+    metadata.close()
+
+    named = {dict(labels).get("project") for _, labels in found}
+    assert 100 < len(named) <= 203
+    assert sum(name == "cypd_pulled_bytes_total" for name, _ in found) == 202
+    assert sum(name == "cypd_requests_total" for name, _ in found) == 6 * 7 * 3
+    assert len(found) < 1100
+
+
+async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": scope["status"], "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _nowhere(message: Message) -> None:
+    pass

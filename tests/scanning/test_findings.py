@@ -49,7 +49,7 @@ async def test_aliases_are_one_finding(laboratory: Laboratory) -> None:
         record("PYSEC-1", "PyPI", "x-y", aliases=["GHSA-1"]),
         record("GHSA-1", "PyPI", "x-y", aliases=["CVE-2"], database_specific={"severity": "HIGH"}),
         record("CVE-2", "PyPI", "x-y", {"introduced": "0"}, {"fixed": "3"}, summary="A title"),
-        record("CVE-3", "PyPI", "x-y", aliases=["CVE-2-is-another"]),
+        record("CVE-3", "PyPI", "x-y", aliases=["CVE-1-is-another"]),
         record("PYSEC-4", "PyPI", "x-y", aliases=["GHSA-4"]),
     )
     scan = await laboratory.scan(X)

@@ -1,7 +1,7 @@
 """A request body on its way from the socket to the application."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cypd.doors.asgi import Message
 from cypd.doors.plain.h1 import ChunkedDecoder, Decoder, Head, LengthDecoder
@@ -10,6 +10,8 @@ from cypd.doors.plain.slabs import Slab
 
 if TYPE_CHECKING:
     from cypd.doors.plain.protocol import Connection
+
+_LOOKS: Final = 8  # of the door, before a part of a slab is handed over
 
 DISCONNECT: Message = {"type": "http.disconnect"}
 
@@ -20,7 +22,7 @@ class Body:
     Between two calls the kernel holds what arrives; when its buffer is full, the client waits.
     So memory is bounded by two slabs whatever the client sends.
 
-    A slab is handed over when it is full, when the body ends, and at each sweep of the door, so
+    A slab is handed over when it is full, when the body ends, and after some sweeps of the door, so
     that a client may pause. ``receive`` in its plain form hands over copies of whatever is there.
     """
 
@@ -31,6 +33,7 @@ class Body:
         "_fill",
         "_filling",
         "_finished",
+        "_looks",
         "_minimum",
         "_slabs",
         "_turn",
@@ -53,6 +56,7 @@ class Body:
         self._filling: Slab  # the slab that is filled now
         self._fill = 0  # payload bytes in it
         self._minimum = 1  # payload bytes that end the present wait
+        self._looks = 0  # of the door during it
         self._waiter: asyncio.Future[None] | None = None
         pending = bytearray(connection.pending)
         end, consumed = self.decoder.decode(pending, 0, len(pending))
@@ -117,6 +121,7 @@ class Body:
 
     async def _filled(self, minimum: int) -> None:
         self._minimum = minimum
+        self._looks = 0
         self._waiter = self._connection.door.loop.create_future()
         self._connection.arm(self)
         try:
@@ -145,8 +150,13 @@ class Body:
             self._wake()
 
     def hurry(self) -> None:
-        """Hand over a part of a slab: the client has paused."""
-        if self._fill:
+        """Called once a sweep: hand over a part of a slab that does not get full.
+
+        Not at once. An application goes to a thread and a disk for each part, which thousands of
+        clients that send a byte now and then would have it do all the time.
+        """
+        self._looks += 1
+        if self._fill and self._looks >= _LOOKS:
             self._wake()
 
     def break_off(self) -> None:
