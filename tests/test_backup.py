@@ -117,9 +117,10 @@ def test_nobody_else_can_read_it(daemon: Daemon, tmp_path: Path) -> None:
     push_blob(daemon, new_repository(), b"secret")
     folder = tmp_path / "backup"
     backup(daemon, folder)
-    modes = {stat.S_IMODE(it.stat().st_mode) & 0o077 for it in (folder, folder / "token-key")}
+    found = [it for it in (folder, *folder.rglob("*")) if it.stat().st_mode & 0o007]
 
-    assert modes == {0}
+    assert found == []
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert (folder / "token-key").read_text() == (daemon.state / "token-key").read_text()
 
 

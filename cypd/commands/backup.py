@@ -111,6 +111,7 @@ def _copy_metadata(metadata: LmdbMetadata, new: Path) -> None:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     metadata.copy(new)
+    (new / "data.mdb").chmod(0o600)
     _sync(new / "data.mdb")
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from cypd.commands.output import tell
+from cypd.composition.metrics import metrics_token
 from cypd.config import Config
 from cypd.daemon import require_certificates
 from cypd.state import require_root
@@ -12,6 +13,7 @@ def check(config: Config, options: argparse.Namespace) -> int:
     """Tell whether the configuration can be used; raise ConfigError."""
     root = require_root(config)
     require_certificates(config)
+    metrics_token(config)
     if options.json:
         server = config.server
         roles = ("listen", "tls_listen", "metrics_listen")

@@ -13,6 +13,7 @@ from cypd.metrics.page import Series
 from cypd.metrics.table import OTHER, Metric
 from cypd.projects.ports import UNLIMITED, Holding, ProjectStore
 from cypd.registry.ports import Figures
+from cypd.registry.scrub import Rounds
 from cypd.webhooks.ports import WebhookStore
 
 # A piece of a list takes less than a millisecond; then others have their turn.
@@ -42,6 +43,7 @@ class State:
         self._webhooks = webhooks
         self._figures = figures
         self._root = root
+        self._scrubs = Rounds(root / "scrub.json")
         self._named = named
         self._scans = scans
 
@@ -66,9 +68,17 @@ class State:
         put(table.UPLOAD_SESSIONS, figures.uploads)
         if self._scans:
             put(table.SCANS, self._scans())
+        self._put_scrub(put)
         await self._put_backlog(put)
         await self._put_projects(put)
         return values
+
+    def _put_scrub(self, put: Callable[[Metric, float], None]) -> None:
+        round_ = self._scrubs.last()
+        put(table.SCRUBBED_AT, (round_ and (round_.finished_at or round_.finished_before)) or 0.0)
+        put(table.SCRUBBED, round_.blobs if round_ else 0)
+        put(table.DAMAGED, round_.damaged if round_ else 0)
+        put(table.MISSING, round_.missing if round_ else 0)
 
     async def _put_backlog(self, put: Callable[[Metric, float], None]) -> None:
         after, pending, since = "", 0, float("inf")

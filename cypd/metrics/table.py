@@ -130,6 +130,14 @@ UNUSED_BLOBS = Metric(
 UNUSED_BYTES = Metric(
     "cypd_collection_unused_bytes", "gauge", "The bytes of these blobs.", merge="max"
 )
+SCRUBBED_AT = Metric(
+    "cypd_scrub_last_timestamp_seconds",
+    "gauge",
+    "When the last whole round of the scrub ended, in unix seconds; 0: none did.",
+)
+SCRUBBED = Metric("cypd_scrub_blobs", "gauge", "Blobs that its round, present or last, has read.")
+DAMAGED = Metric("cypd_scrub_damaged_blobs", "gauge", "Those of them that were damaged.")
+MISSING = Metric("cypd_scrub_missing_blobs", "gauge", "Those of them that were missing.")
 BACKLOG = Metric("cypd_webhooks_backlog", "gauge", "Deliveries that wait or are tried again.")
 BACKLOG_AGE = Metric(
     "cypd_webhooks_oldest_seconds", "gauge", "How long the oldest of them waits; 0 if none does."

@@ -24,6 +24,8 @@ class Round(msgspec.Struct, kw_only=True):
 
     started_at: float
     finished_at: float | None = None
+    finished_before: float | None = None
+    """When the round before it ended."""
     after: str = ""
     """The last digest that was looked at."""
     blobs: int = 0
@@ -48,6 +50,7 @@ class Rounds:
     def save(self, round_: Round) -> None:
         """Keep it. A crash of the machine may lose the last one: then a new round begins."""
         new = self._file.with_suffix(".new")
+        new.touch(mode=0o600)
         new.write_bytes(msgspec.json.encode(round_))
         os.replace(new, self._file)
 
@@ -81,7 +84,8 @@ class Scrub:
         """
         round_ = self._rounds.last()
         if anew or round_ is None or round_.finished_at is not None:
-            round_ = Round(started_at=time.time())
+            before = round_.finished_at or round_.finished_before if round_ else None
+            round_ = Round(started_at=time.time(), finished_before=before)
         log.info("scrub: begins after %s", round_.after or "nothing: a new round")
         try:
             for digest, size in self._held(round_.after):

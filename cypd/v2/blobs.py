@@ -29,6 +29,7 @@ class BlobHandlers:
                 await call.answer_empty(304, headers)
                 return
             if isinstance(content, Remote) and (address := await content.address(call.address)):
+                call.scope["redirected"] = content.size  # for the meter
                 await _redirect(call, address)
                 return
             ranges = requested_ranges(call, call.digest, content.size)

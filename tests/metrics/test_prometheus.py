@@ -71,6 +71,14 @@ CASES = {
     ),
     "CypdWriterBehind": Case({"cypd_writer_queue{%s}": "2000x10 0x10"}, 8, 15),
     "CypdLoopLag": Case({"cypd_loop_lag_seconds{%s}": "2x10 0.01x10"}, 8, 15),
+    "CypdBlobsDamaged": Case(
+        {
+            "cypd_scrub_damaged_blobs{%s}": "0x2 1x10 0x10",
+            "cypd_scrub_missing_blobs{%s}": "0x25",
+        },
+        5,
+        18,
+    ),
     "CypdWebhooksStuck": Case({"cypd_webhooks_oldest_seconds{%s}": "2000x20 0x10"}, 18, 25),
     "CypdWorkersRestart": Case({"cypd_worker_restarts_total{%s}": "0x2 5x30"}, 5, 25),
     "CypdMetadataNearlyFull": Case(
