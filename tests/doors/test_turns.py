@@ -46,7 +46,7 @@ async def test_clients_share_alike() -> None:
         Transfer(turns, client, sent, SPAN / 2).ask()
     await until_sent(sent)
 
-    assert 180 <= sent["modest"] <= 220
+    assert 120 <= sent["modest"] <= 220  # by transfers it would be 13
 
 
 async def test_everything_else_has_its_turn() -> None:
