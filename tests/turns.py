@@ -17,6 +17,7 @@ import pytest
 _ORDER = pytest.StashKey[int]()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests belong together, and bring them into order."""
     waiting = cycle(("waits-1", "waits-2"))

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -91,21 +92,21 @@ def _require(program: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def podman(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Podman]:
+def podman(pytestconfig: pytest.Config) -> Iterator[Podman]:
     """A store with the image in it."""
     if os.geteuid() != 0:
         pytest.skip("installing a base system takes root")
-    directory = tmp_path_factory.mktemp("podman")
-    podman = Podman(directory)
-    podman("import", str(_base(pytestconfig.cache, directory)), "localhost/base")
-    try:
-        _build(podman, directory / "wheels")
-        yield podman
-    finally:
-        podman("rm", "--all", "--force")
-        podman("rmi", "--all", "--force")
+    # podman takes no runroot of more than 50 characters, which pytest's folders may have.
+    with tempfile.TemporaryDirectory(prefix="cypd-") as place:
+        directory = Path(place)
+        podman = Podman(directory)
+        podman("import", str(_base(pytestconfig.cache, directory)), "localhost/base")
+        try:
+            _build(podman, directory / "wheels")
+            yield podman
+        finally:
+            podman("rm", "--all", "--force")
+            podman("rmi", "--all", "--force")
 
 
 def _base(cache: pytest.Cache | None, directory: Path) -> Path:
