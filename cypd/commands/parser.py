@@ -271,6 +271,7 @@ def _add_vulndb(commands: "Commands") -> None:
         "import files in OSV's format",
         "Import files in OSV's format: an ecosystem's all.zip, which replaces what there was of "
         "it, or single records as JSON, which add to it.",
+        json=_JSON,
     )
     importing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .zip or .json")
     update = _command(
@@ -279,6 +280,7 @@ def _add_vulndb(commands: "Commands") -> None:
         "vulndb:update",
         "download what has changed, and import it",
         "Download what has changed of ecosystems below scanning.update_url, and import it.",
+        json=_JSON,
     )
     update.add_argument(
         "ecosystems",
@@ -287,5 +289,4 @@ def _add_vulndb(commands: "Commands") -> None:
         help="PyPI, npm, Go, Maven, RubyGems, crates.io, Debian:12, Alpine:v3.20 and the like; "
         "those that were imported before, if none is named",
     )
-    status = _command(actions, "status", "vulndb:status", "show what was imported")
-    status.add_argument("--json", action="store_true", help="print JSON")
+    _command(actions, "status", "vulndb:status", "show what was imported", json=_JSON)

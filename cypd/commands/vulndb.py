@@ -6,12 +6,13 @@ A running daemon compares with the new data from its next scan on.
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
-import orjson
-
+from cypd.commands.output import Failed, complain, tell
 from cypd.config import Config
 from cypd.scanning.ports import NotReady
 from cypd.scanning.vulndb.download import Download, Downloader
@@ -28,7 +29,7 @@ def import_files(config: Config, options: argparse.Namespace) -> int:
     def work() -> int:
         packages = [Package(ecosystem_of(file), file) for file in options.files]
         with Importer(config.vulndb()) as importer:
-            _tell(importer.run(packages, _Progress("records")))
+            _report(importer.run(packages, _Progress("records")), as_json=options.json)
         return 0
 
     return _failing(work)
@@ -48,13 +49,15 @@ def update(config: Config, options: argparse.Namespace) -> int:
                     "as in `cypd vulndb update PyPI npm Go Debian:12 Alpine:v3.20`"
                 )
             downloader = Downloader(config.scanning.update_url, folder / "downloads")
-            downloads, failed = _download(downloader, {name: etags.get(name, "") for name in names})
-            if downloads:
-                packages = [Package(name, it.path, it.etag) for name, it in downloads.items()]
-                _tell(importer.run(packages, _Progress("records")))
-                for download in downloads.values():
+            found = _download(downloader, {name: etags.get(name, "") for name in names})
+            sources: list[Source] = []
+            if found.downloads:
+                packages = [Package(name, it.path, it.etag) for name, it in found.downloads.items()]
+                sources = importer.run(packages, _Progress("records"))
+                for download in found.downloads.values():
                     downloader.drop(download)
-        return 1 if failed else 0
+        _report(sources, unchanged=found.unchanged, failed=found.failed, as_json=options.json)
+        return 1 if found.failed else 0
 
     return _failing(work)
 
@@ -67,7 +70,7 @@ def status(config: Config, options: argparse.Namespace) -> int:
         sources = data.sources()
         data.close()
         if options.json:
-            print(orjson.dumps([source._asdict() for source in sources]).decode())
+            tell([source._asdict() for source in sources])
             return 0
         print(f"{'ECOSYSTEM':<28} {'VULNERABILITIES':>15}  {'IMPORTED':<20}  LATEST CHANGE")
         for it in sources:
@@ -78,24 +81,28 @@ def status(config: Config, options: argparse.Namespace) -> int:
     return _failing(work)
 
 
-def _download(
-    downloader: Downloader, etags: dict[str, str]
-) -> tuple[dict[str, Download], list[str]]:
-    """Return the archives that have changed, and the names of those that can't be had."""
-    downloads: dict[str, Download] = {}
-    failed = []
+class _Found(NamedTuple):
+    """What there is of the ecosystems that were asked for, by name."""
+
+    downloads: dict[str, Download]
+    unchanged: list[str]
+    failed: dict[str, str]
+    """And why each can't be had."""
+
+
+def _download(downloader: Downloader, etags: dict[str, str]) -> _Found:
+    found = _Found({}, [], {})
     for name, etag in etags.items():
         try:
             download = downloader.get(name, etag, _Progress("bytes"))
         except ImportFailed as error:
-            print(f"cypd: {error}", file=sys.stderr)
-            failed.append(name)
+            found.failed[name] = str(error)
             continue
         if download:
-            downloads[name] = download
+            found.downloads[name] = download
         else:
-            print(f"{name}: has not changed")
-    return downloads, failed
+            found.unchanged.append(name)
+    return found
 
 
 def _etags(folder: Path) -> dict[str, str]:
@@ -112,17 +119,30 @@ def _failing(work: Callable[[], int]) -> int:
     try:
         return work()
     except (ImportFailed, NotReady) as error:
-        print(f"cypd: {error}", file=sys.stderr)
-        return 1
+        raise Failed(str(error)) from None
     except OSError as error:  # a full disk, or a folder of somebody else's
-        print(f"cypd: the vulnerability data can't be written: {error}", file=sys.stderr)
-        return 1
+        raise Failed(f"the vulnerability data can't be written: {error}") from None
 
 
-def _tell(sources: list[Source]) -> None:
+def _report(
+    sources: Sequence[Source],
+    *,
+    as_json: bool,
+    unchanged: Sequence[str] = (),
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Tell what was imported, what needs no import, and what could not be had."""
+    if as_json:
+        imported = [it._asdict() for it in sources]
+        tell({"imported": imported, "unchanged": unchanged, "failed": dict(failed)})
+        return
     for it in sources:
         latest = f", the latest change of {_latest(it)}" if _latest(it) else ""
         print(f"{it.name or 'single files'}: {it.vulnerabilities:,} vulnerabilities{latest}")
+    for name in unchanged:
+        print(f"{name}: has not changed")
+    for reason in failed.values():
+        complain(reason, as_json=False)
 
 
 def _latest(source: Source) -> str:

@@ -334,6 +334,23 @@ def test_one_that_can_not_be_had_keeps_no_other_back(tmp_path: Path, publisher: 
     assert {"A-1"} == known(tmp_path, "PyPI", "x")
 
 
+def test_programs_are_told_in_one_document(tmp_path: Path, publisher: Publisher) -> None:
+    """What was imported, what has not changed, and what could not be had, each by name."""
+    publisher.archives = {"PyPI": archive(record("A-1", "PyPI", "x"))}
+    first = update(tmp_path, publisher, "PyPI", "--json")
+    second = update(tmp_path, publisher, "PyPI", "Pypi", "--json")
+    (tmp_path / "no.json").write_text("{")
+    refused = cypd(tmp_path, "import", "no.json", "--json")
+
+    assert (first.returncode, second.returncode, refused.returncode) == (0, 1, 1)
+    told = json.loads(first.stdout)
+    assert [(it["name"], it["vulnerabilities"]) for it in told["imported"]] == [("PyPI", 1)]
+    told = json.loads(second.stdout)
+    assert (told["imported"], told["unchanged"]) == ([], ["PyPI"])
+    assert "there is no such ecosystem" in told["failed"]["Pypi"]
+    assert "error" in json.loads(refused.stderr)
+
+
 def test_the_commands_of_the_readme(tmp_path: Path, publisher: Publisher) -> None:
     """Each works as it stands there."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
