@@ -109,7 +109,7 @@ class S3(_Section, frozen=True):
     cache_size: Annotated[int, Meta(ge=0)] = 0
     part_size: Annotated[int, Meta(ge=5 << 20, le=5 << 30)] = 16 << 20
     connect_timeout: _Positive = 5.0
-    read_timeout: _Positive = 20.0
+    read_timeout: _Positive = 60.0
 
     def __post_init__(self) -> None:
         _require_networks("redirect_networks", self.redirect_networks)

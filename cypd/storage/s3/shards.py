@@ -33,10 +33,11 @@ class Deletions:
     def announce(self, until: float) -> None:
         """Note that requests to delete may be under way until then (unix seconds).
 
-        Before the first is sent. That it survives this process is enough: a machine takes longer to
-        start again than such a request is good for.
+        Before the first is sent, and durable when it returns: a machine may be back from a power
+        cut before such a request is no longer good.
         """
         self._write(max(until, self._before))
+        os.fdatasync(self._descriptor)
 
     def settle(self) -> None:
         """Note that each of them was answered: what was there before is still true."""

@@ -379,8 +379,12 @@ class S3Storage:
 
         async def remove(digest: Digest) -> None:
             async with slots:
-                deletions.announce(time.time() + _DELETE_SECONDS)
-                await self._store.delete(self._key(digest), valid=_DELETE_SECONDS)
+                until = time.time() + _DELETE_SECONDS
+                await self._staging.offload(deletions.announce, until)
+                left = int(until - time.time())
+                if left < 1:
+                    raise Unavailable("the disk took too long to note a delete")
+                await self._store.delete(self._key(digest), valid=left)
 
         results = await asyncio.gather(*map(remove, digests), return_exceptions=True)
         for error in filter(None, results):
