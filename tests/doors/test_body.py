@@ -101,6 +101,7 @@ async def test_slabs_are_two(open_door: OpenDoor) -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("part", range(0, 64, 7))
 @pytest.mark.parametrize("reset", [True, False])
 async def test_cut(open_either: OpenEither, part: int, *, reset: bool) -> None:
@@ -139,6 +140,7 @@ async def test_half_closed(open_door: OpenDoor, part: int) -> None:
     assert len(body) >= 1024 * part - 2048
 
 
+@pytest.mark.alone
 async def test_back_pressure(open_door: OpenDoor) -> None:
     """While the application does not ask, nothing is read: the client has to wait."""
     release = asyncio.Event()

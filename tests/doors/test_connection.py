@@ -447,6 +447,7 @@ async def test_steady_body_after_a_fast_one(open_door: OpenDoor) -> None:
         assert len((await client.answer()).body) == 400_000
 
 
+@pytest.mark.alone
 async def test_slow_reader(open_door: OpenDoor) -> None:
     """A client that does not read its answer is cut off, and the application is told."""
     outcome = asyncio.Event()
@@ -469,6 +470,7 @@ async def test_slow_reader(open_door: OpenDoor) -> None:
     assert opened.door.connections == 0
 
 
+@pytest.mark.alone
 async def test_slow_reader_of_the_last_answer(open_door: OpenDoor) -> None:
     """Nor can it keep a connection by not reading the last bytes."""
     answered = asyncio.Event()
@@ -507,6 +509,7 @@ async def test_slow_application(open_door: OpenDoor) -> None:
 # Stopping
 
 
+@pytest.mark.alone
 async def test_drain(open_either: OpenEither) -> None:
     """Draining closes idle connections at once and lets running requests finish."""
     release = asyncio.Event()

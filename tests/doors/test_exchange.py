@@ -452,6 +452,7 @@ async def test_echo(open_door: OpenDoor, *, eager: bool) -> None:
     assert (await client.answer()).body == body
 
 
+@pytest.mark.alone
 async def test_slow_reader_holds_the_application(open_either: OpenEither) -> None:
     """``send`` waits while the client does not read: no response piles up in memory."""
     sent = 0

@@ -483,6 +483,7 @@ async def until(client: Client, mark: bytes) -> None:
         received += data
 
 
+@pytest.mark.alone
 async def test_drain(open_tls: OpenTls, authority: Authority) -> None:
     """Idle connections end, by HTTP/2 with GOAWAY, nobody comes in; what runs is answered."""
     asked, release = asyncio.Event(), asyncio.Event()

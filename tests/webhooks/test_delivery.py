@@ -10,6 +10,7 @@ import pytest
 
 from cypd.oci.digest import Digest
 from tests.attacks.content import push_blob
+from tests.attacks.watch import eventually
 from tests.daemon import Daemon
 from tests.samples import EMPTY, image
 from tests.webhooks.sink import SECRET, Sink, api, hook, mac, project
@@ -108,8 +109,13 @@ def test_a_target_that_is_given_up_can_be_told_anew(daemon: Daemon) -> None:
 
     assert anew["id"] == received.headers["X-Webhook-Delivery"] != failed["id"]
     assert anew["event_id"] == received.document["event_id"] == failed["event_id"]
-    counted = api(daemon, "GET", f"/webhooks/{made}/statistics")
-    assert (1, 4) == (counted["failed"], counted["attempts"])
+    assert eventually(lambda: _attempts(daemon, made) == (1, 4), 10)
+
+
+def _attempts(daemon: Daemon, webhook: str) -> tuple[int, int]:
+    """Return how many deliveries have failed, and how many attempts there were."""
+    counted = api(daemon, "GET", f"/webhooks/{webhook}/statistics")
+    return counted["failed"], counted["attempts"]
 
 
 def _over(daemon: Daemon, webhook: str) -> dict[str, object]:
