@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, free_port
+from tests.daemon import CYPD, Daemon, free_port
 from tests.test_cli import run
 
 COMMANDS = (
@@ -39,7 +39,10 @@ def test_health_is_told(tmp_path: Path) -> None:
 
 def test_a_configuration_is_told(tmp_path: Path) -> None:
     """Where it listens, and where data goes."""
-    addresses = {"CYPD_SERVER_LISTEN": "127.0.0.1:5000,[::1]:5001"}
+    addresses = {
+        "CYPD_SERVER_LISTEN": "127.0.0.1:5000,[::1]:5001",
+        "CYPD_SERVER_METRICS_LISTEN": "127.0.0.1:5001",
+    }
     done = run("config", "check", "--json", folder=tmp_path, environment=addresses)
     told = document(done.stdout)
 
@@ -96,7 +99,7 @@ def test_a_reader_may_leave_early(tmp_path: Path) -> None:
     os.close(reading)
     with open(writing, "wb") as pipe:
         done = subprocess.run(
-            [Daemon.command[0], "config", "check"],
+            [CYPD, "config", "check"],
             cwd=tmp_path,
             stdout=pipe,
             stderr=subprocess.PIPE,

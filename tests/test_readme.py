@@ -161,7 +161,7 @@ def test_the_commands_that_keep_it_safe_work(tmp_path: Path) -> None:
     assert len(lines) == 2
     with Daemon(tmp_path) as daemon:
         for line in lines:
-            here = line.replace(".venv/bin/cypd", Daemon.command[0])
+            here = line.replace(".venv/bin/cypd", CYPD)
             done = subprocess.run(
                 here.replace("/srv/backup", str(tmp_path / "backup")),
                 shell=True,

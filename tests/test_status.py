@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from cypd.commands.figures import Sample, report
 from cypd.oci.digest import Digest
 from tests.crash.client import Client
-from tests.daemon import Daemon, free_port
+from tests.daemon import CYPD, Daemon, free_port
 from tests.test_cli import run
 
 CONTENT = bytes(100_000)
@@ -150,7 +150,7 @@ class Terminal:
         self.settings = termios.tcgetattr(slave)
         self.shown = b""
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", daemon.command[0], "status"],
+            ["setsid", "--ctty", CYPD, "status"],
             env={"PATH": "/usr/bin:/bin", "TERM": term, **daemon.environment},
             stdin=slave,
             stdout=slave,

@@ -10,7 +10,7 @@ from typing import Any
 from cypd.oci.digest import Digest
 from tests.access.house import House
 from tests.api.test_scans import Project, pull
-from tests.daemon import Daemon
+from tests.daemon import CYPD, Daemon
 from tests.samples import image
 
 RECORD = {
@@ -44,7 +44,7 @@ def import_record(daemon: Daemon, directory: Path, record: Any) -> None:
     """Import a record of the vulnerability data beside the daemon."""
     file = directory / "record.json"
     file.write_text(json.dumps(record))
-    command = [daemon.command[0], "vulndb", "import", str(file)]
+    command = [CYPD, "vulndb", "import", str(file)]
     subprocess.run(command, check=True, env=daemon.environment, timeout=60)
 
 
