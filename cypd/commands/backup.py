@@ -15,7 +15,7 @@ from cypd.accounts import secret_file
 from cypd.commands.progress import shown
 from cypd.commands.sizes import readable
 from cypd.commands.store import note, opened
-from cypd.composition.blobs import blob_storage
+from cypd.composition.blobs import blob_storage, without_cache
 from cypd.config import Config, ConfigError
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.storage.filesystem import FilesystemStorage
@@ -66,7 +66,7 @@ class _Backup:
         async with (
             turn(self._target / "backup.lock"),
             turn(self._root / "collection.lock"),
-            blob_storage(self._config, self._root) as source,
+            blob_storage(without_cache(self._config), self._root) as source,
         ):
             new = self._target / "metadata.new"
             await asyncio.to_thread(_copy_metadata, self._metadata, new)

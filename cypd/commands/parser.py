@@ -138,19 +138,28 @@ def _add_backup(commands: "Commands") -> None:
         json=_SIZES,
     )
     backup.add_argument("folder", type=Path, help="where to; a new folder, or an earlier backup")
-    backup.add_argument(
+    _add_copying(backup)
+
+
+def _add_copying(command: argparse.ArgumentParser) -> None:
+    """Add how blobs are copied."""
+    command.add_argument(
         "--jobs", type=int, choices=range(1, 65), default=4, metavar="N",
         help="blobs that are copied at a time, 1 to 64 (4)",
     )  # fmt: skip
-    backup.add_argument(
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="read what is there already, and replace what is wrong",
+    )
+    _add_rate(command)
+
+
+def _add_rate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--limit-rate", type=parse_size, default=0, metavar="BYTES",
         help="bytes a second, also as 50MiB; without it, as fast as it goes",
     )  # fmt: skip
-    backup.add_argument(
-        "--verify",
-        action="store_true",
-        help="read what is in the backup already, and replace what is wrong",
-    )
 
 
 def _add_configuration(commands: "Commands") -> None:
@@ -201,10 +210,7 @@ def _add_scrub(commands: "Commands") -> None:
         "what is damaged, so that a push heals it. The daemon does this by itself, see [scrub].",
         json=_SIZES,
     )
-    scrub.add_argument(
-        "--limit-rate", type=parse_size, default=0, metavar="BYTES",
-        help="bytes a second, also as 50MiB; without it, as fast as it goes",
-    )  # fmt: skip
+    _add_rate(scrub)
 
 
 def _add_storage(commands: "Commands") -> None:
@@ -215,25 +221,13 @@ def _add_storage(commands: "Commands") -> None:
         "copy all blobs to another storage",
         "Copy all blobs that are in use to another storage, beside the running daemon. What is "
         "there already is left alone: repeat it at will, also after it was cut off.",
+        json=_SIZES,
     )
     migrate.add_argument("--to", required=True, choices=("filesystem", "s3"), help="where to")
-    migrate.add_argument(
-        "--jobs", type=int, choices=range(1, 65), default=4, metavar="N",
-        help="blobs that are copied at a time, 1 to 64 (4)",
-    )  # fmt: skip
-    migrate.add_argument(
-        "--limit-rate", type=parse_size, default=0, metavar="BYTES",
-        help="bytes a second, also as 50MiB; without it, as fast as it goes",
-    )  # fmt: skip
-    migrate.add_argument(
-        "--verify",
-        action="store_true",
-        help="read what is there already, and replace what is wrong",
-    )
+    _add_copying(migrate)
     migrate.add_argument(
         "--remove-source", action="store_true", help="empty the other storage when all is copied"
     )
-    migrate.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
 
 
 def _add_users(commands: "Commands") -> None:

@@ -4,35 +4,29 @@ import argparse
 import asyncio
 import contextlib
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
-import msgspec
 import orjson
 import uvloop
 
+from cypd.commands.progress import shown
 from cypd.commands.sizes import readable
 from cypd.commands.store import note, opened
-from cypd.composition.blobs import Driver, engine
+from cypd.composition.blobs import Driver, engine, without_cache
 from cypd.config import Config, ConfigError
 from cypd.metadata.lmdb import LmdbMetadata
-from cypd.registry.ports import Unavailable
 from cypd.storage.migration import Migration, Progress
-from cypd.storage.s3.store import StoreRefused
 from cypd.storage.use import emptying, migrating
 
 _EXIT_INTERRUPTED = 130  # as a shell tells of SIGINT
-_SCREEN_SECONDS = 0.5
-_LINE_SECONDS = 10.0
 
 
 def migrate(config: Config, options: argparse.Namespace) -> int:
     """Copy what one storage has to the other; 1 if not all of it could be copied."""
     if not config.s3.bucket:
         raise ConfigError("s3.bucket: the name of the bucket to copy from or to is needed")
-    # Nobody pulls what is read here, and what is verified has to come from the store.
-    s3 = msgspec.structs.replace(config.s3, cache_size=0)
-    config = msgspec.structs.replace(config, s3=s3)
+    config = without_cache(config)
     root = Path(config.storage.root).absolute()
     source: Driver = "filesystem" if options.to == "s3" else "s3"
     if options.remove_source and source in (config.storage.driver, config.storage.moving_from):
@@ -44,8 +38,6 @@ def migrate(config: Config, options: argparse.Namespace) -> int:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_migrate(config, root, metadata, source, options))
-        except StoreRefused as error:
-            raise Unavailable(str(error)) from error
         except KeyboardInterrupt:
             print("cypd: cut off; repeat it, and it goes on from here", file=sys.stderr)
             return _EXIT_INTERRUPTED
@@ -66,13 +58,8 @@ async def _migrate(
             rate=options.limit_rate,
             verify=options.verify,
         )
-        shown = asyncio.create_task(_show(run.progress, quiet=options.json))
-        try:
+        async with shown(partial(_line, run.progress), quiet=options.json):
             await run.run()
-        finally:
-            shown.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await shown
         open_uploads = await run.open_uploads()
         removed = None
         if options.remove_source and not run.progress.failed and not open_uploads:
@@ -118,23 +105,6 @@ def _print_text(progress: Progress, open_uploads: int, removed: int | None) -> N
         print(f"{open_uploads:,} uploads may still end in the source: repeat this command later")
     if removed is not None:
         print(f"{removed:,} blobs were removed from the source")
-
-
-async def _show(progress: Progress, *, quiet: bool) -> None:
-    """Tell on standard error how far it is: on a terminal on one line, else now and then."""
-    if quiet:
-        return
-    is_terminal = sys.stderr.isatty()
-    started = time.monotonic()
-    try:
-        while True:
-            await asyncio.sleep(_SCREEN_SECONDS if is_terminal else _LINE_SECONDS)
-            line = _line(progress, time.monotonic() - started)
-            form = f"\r\033[K{line}" if is_terminal else f"{line}\n"
-            print(form, end="", file=sys.stderr, flush=True)
-    finally:
-        if is_terminal:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _line(progress: Progress, seconds: float) -> str:

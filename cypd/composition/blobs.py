@@ -10,7 +10,7 @@ import msgspec
 
 from cypd import systemd
 from cypd.config import S3, Config, ConfigError
-from cypd.registry.ports import BlobStorage
+from cypd.registry.ports import BlobStorage, Unavailable
 from cypd.storage.filesystem import FilesystemStorage
 from cypd.storage.moving import MovingStorage
 from cypd.storage.use import in_use
@@ -37,17 +37,28 @@ async def engine(config: Config, root: Path, driver: Driver) -> AsyncIterator[Bl
     """Give one engine over the state folder."""
     if driver == "s3":
         # Its client is large, and nobody else needs it.
-        from cypd.storage.s3 import open_s3  # noqa: PLC0415
+        from cypd.storage.s3 import StoreRefused, open_s3  # noqa: PLC0415
 
         # A folder of its own: both engines have one where uploads grow.
         async with open_s3(_with_credentials(config.s3), root / "s3") as remote:
-            yield remote
+            try:
+                yield remote
+            except StoreRefused as error:  # what ends a command
+                raise Unavailable(str(error)) from error
     else:
         storage = FilesystemStorage(root)
         try:
             yield storage
         finally:
             storage.close()
+
+
+def without_cache(config: Config) -> Config:
+    """Return the configuration for who reads everything once, where it is kept.
+
+    Nobody pulls what is read then, and what is verified has to come from the store.
+    """
+    return msgspec.structs.replace(config, s3=msgspec.structs.replace(config.s3, cache_size=0))
 
 
 def _with_credentials(settings: S3) -> S3:
