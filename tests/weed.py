@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -210,9 +211,16 @@ def _status(
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that are free together: each stays taken until all are found."""
+    """Return ports that are free together, and that the kernel gives to nobody who connects.
+
+    Those it gives (ip(7), ip_local_port_range, from 32768 on) may be taken by any client before the
+    store, which takes some of its ports seconds after it was started, comes to listen there.
+    """
+    found: list[int] = []
     with ExitStack() as taken:
-        servers = [
-            taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [server.getsockname()[1] for server in servers]
+        while len(found) < count:
+            port = 10_000 + secrets.randbelow(22_000)  # not random: tests seed that alike
+            with suppress(OSError):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
