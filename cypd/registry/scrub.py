@@ -3,17 +3,17 @@
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
 from cypd.oci.digest import Digest
+from cypd.registry.held import every_held
 from cypd.registry.ports import BlobStorage, MetadataStore
 
 log = logging.getLogger(__name__)
 
-_PAGE = 256
 _SAVE_SECONDS = 5.0
 
 Spend = Callable[[int], Awaitable[None]]
@@ -88,7 +88,7 @@ class Scrub:
             round_ = Round(started_at=time.time(), finished_before=before)
         log.info("scrub: begins after %s", round_.after or "nothing: a new round")
         try:
-            for digest, size in self._held(round_.after):
+            for digest, size in every_held(self._metadata, round_.after):
                 await self._look(round_, digest, size)
                 self._save_now_and_then(round_)
                 told(round_)
@@ -103,11 +103,6 @@ class Scrub:
             round_.missing,
         )
         return round_
-
-    def _held(self, after: str) -> Iterator[tuple[Digest, int]]:
-        while page := self._metadata.held(after=after, limit=_PAGE):
-            yield from page
-            after = page[-1][0]
 
     async def _look(self, round_: Round, digest: Digest, size: int) -> None:
         condition = await self._storage.verify(digest, size, self._spend)

@@ -6,11 +6,12 @@ next one; within a blob, from where its upload ends.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from cypd.oci.digest import Digest, hasher
+from cypd.registry.held import every_held
 from cypd.registry.ports import (
     BlobMissing,
     BlobStorage,
@@ -24,7 +25,6 @@ from cypd.storage.reading import pieces
 
 T = TypeVar("T")
 
-_PAGE = 1000
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds, before it is tried again
 _WHENEVER = float("inf")  # a moment that is later than any, by whoever's clock
 
@@ -77,10 +77,10 @@ class Migration:
 
         Raises ``Unavailable`` when a storage stays away for a minute.
         """
-        for _, size in self._held():
+        for _, size in every_held(self._metadata):
             self.progress.blobs += 1
             self.progress.size += size
-        held = self._held()
+        held = every_held(self._metadata)
 
         async def work() -> None:
             for digest, size in held:
@@ -109,12 +109,6 @@ class Migration:
         """Return how many uploads have bytes in the source, and may still become blobs there."""
         staged = await self._source.staged_uploads(idle_since=_WHENEVER)
         return sum(self._metadata.upload(upload_id) is not None for upload_id in staged)
-
-    def _held(self) -> Iterator[tuple[Digest, int]]:
-        after = ""
-        while page := self._metadata.held(after=after, limit=_PAGE):
-            yield from page
-            after = page[-1][0]
 
     async def _settle(self, digest: Digest, size: int) -> None:
         progress = self.progress
