@@ -33,11 +33,15 @@ class Wire:
     def __init__(self, port: int, *, receive_buffer: int = 0, address: str = "") -> None:
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE)
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        if address:
-            self.socket.bind((address, 0))
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            if receive_buffer:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            if address:
+                self.socket.bind((address, 0))
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:  # the daemon may reset a connection before connect(2) returns
+            self.socket.close()
+            raise
         self._file = cast("BinaryIO", self.socket.makefile("rb"))
 
     def __enter__(self) -> Self:

@@ -27,7 +27,8 @@ _WRITES = {"write", "writev", "sendto", "sendmsg"}
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon with a blob of 256 MiB and a manifest; its timers do nothing meanwhile."""
-    with Daemon(tmp_path_factory.mktemp("pull")) as daemon:
+    settings = {"CYPD_SCANNING_ENGINE": "off"}  # it looks for a new database twice a second
+    with Daemon(tmp_path_factory.mktemp("pull"), settings) as daemon:
         with Client(daemon) as client:
             assert client.push("library/app", DIGEST, BLOB) == 201
             media_type = {"Content-Type": OCI_INDEX}
