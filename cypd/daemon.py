@@ -1,15 +1,18 @@
 """A worker's life: it opens the doors, tells who supervises it, waits, and drains them."""
 
 import asyncio
-import gc
+import fcntl
 import logging
+import os
 import resource
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
 import cypd
+from cypd import garbage
 from cypd.composition import registry
 from cypd.config import Config, ConfigError
 from cypd.doors.asgi import Application
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _SCRAPE_LIMITS = Limits(connections=100)
 _CLOSE_SECONDS = 30.0  # after the last request: queued writes, and threads
+_DESCRIPTORS = 3  # of a connection: its socket, that of a transfer, and a file
 
 Doors = Sequence[PlainDoor | TlsDoor]
 
@@ -56,7 +60,7 @@ async def serve(config: Config, sockets: Sockets, notifier: Notifier) -> int:
     """
     root = require_root(config)
     certificates = require_certificates(config)
-    _allow_many_descriptors()
+    _allow_many_descriptors(config.server.max_connections)
     if sockets["https"] and certificates is None:
         raise ConfigError("tls.certificate: a socket for TLS needs a PEM file here")
     stopping = asyncio.Event()
@@ -74,14 +78,15 @@ async def serve(config: Config, sockets: Sockets, notifier: Notifier) -> int:
     async with registry(config, root, on_fatal) as running:
         health, tasks = running.health, list[asyncio.Task[None]]()
         doors = await _open(running.application, config, certificates, sockets)
-        running.metrics.vitals.connections = lambda: sum(it.connections for it in doors)
+        running.metrics.vitals.connections = lambda: _connections(doors)
         # Not eager: a scrape waits for others, and gives way to requests.
         scrapes = PlainDoor(running.scraped, _SCRAPE_LIMITS, eager=False)
         await scrapes.start(sockets["metrics"])
         if sockets["metrics"] or config.metrics.public:
             tasks.append(loop.create_task(running.metrics.watch()))
         served = addresses(sockets)
-        gc.freeze()  # what was built to stay need not be looked at again by the collector
+        garbage.settle()
+        tasks.append(loop.create_task(garbage.collect(lambda: _connections(doors))))
         log.info("cypd %s serves %s, data in %s", cypd.__version__, served, root)
         notifier.ready(f"serves {served}")
         watch = notifier.watch(health.is_well, lambda: _figures(doors))
@@ -98,14 +103,25 @@ async def serve(config: Config, sockets: Sockets, notifier: Notifier) -> int:
 
 
 def _figures(doors: Doors) -> str:
-    connections, active = sum(it.connections for it in doors), sum(it.active for it in doors)
-    return f"{connections} connections, {active} requests"
+    return f"{_connections(doors)} connections, {sum(it.active for it in doors)} requests"
 
 
-def _allow_many_descriptors() -> None:
-    # A connection is a descriptor. The soft limit is low for programs that use select(2) alone.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _connections(doors: Doors) -> int:
+    return sum(it.connections for it in doors)
+
+
+def _allow_many_descriptors(connections: int) -> None:
+    """Have room for so many connections, each with a file that it sends.
+
+    Linux would double the table of descriptors when it is full, and a process with threads waits
+    for an RCU grace period then (expand_fdtable): up to 50 ms in the middle of everything. Now
+    there are no threads yet.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # the soft one is for select(2)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    highest = min(most, _DESCRIPTORS * connections) - 1
+    with suppress(OSError):  # it is in use, or all of them are
+        os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, highest))
 
 
 async def _open(
@@ -116,6 +132,7 @@ async def _open(
         keep_alive=config.server.idle_timeout,
         connections=config.server.max_connections,
         connections_per_client=ceil(config.limits.connections_per_client / config.server.workers),
+        shared=config.server.workers > 1,
     )
     doors: list[PlainDoor | TlsDoor] = []
     if certificates and sockets["https"]:
