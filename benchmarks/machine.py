@@ -20,6 +20,7 @@ PACKAGES = {
     "wrk": "wrk",
     "setpriv": "util-linux",
     "taskset": "util-linux",
+    "chrt": "util-linux",
 }
 
 

@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.content import push_blob
-from tests.attacks.watch import complaints, descriptors, eventually, kept, processor_seconds
+from tests.attacks.watch import (
+    anonymous_memory,
+    complaints,
+    descriptors,
+    eventually,
+    kept,
+    processor_seconds,
+)
 from tests.attacks.wire import AUTHORIZATION, Wire, request
 from tests.daemon import Daemon
 
@@ -81,6 +88,30 @@ def test_slow_clients_are_reaped(tmp_path: Path) -> None:
         assert sorted(visitor.waits)[int(len(visitor.waits) * 0.99)] < 1
         assert eventually(lambda: not kept(daemon, before))
         assert complaints(daemon) == []
+
+
+def test_slow_bodies_take_little_memory(tmp_path: Path) -> None:
+    """A body that comes byte by byte takes a page of its buffer, not all of it."""
+    with Daemon(tmp_path) as daemon, contextlib.ExitStack() as stack:
+        begin = request("POST", "/v2/slow/app/blobs/uploads/?digest=sha256:" + "0" * 64)
+        begin = begin.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000000\r\n\r\n")
+        before = anonymous_memory(daemon)
+        for _ in range(_SLOW):
+            stack.enter_context(Wire(daemon.port)).send(begin + b"x")
+        time.sleep(1)
+
+        assert anonymous_memory(daemon) - before < _SLOW * (64 << 10)
+
+
+def test_there_is_room_for_descriptors(tmp_path: Path) -> None:
+    """The kernel has not to enlarge the table, for which all threads would wait."""
+    with Daemon(tmp_path, {"CYPD_SERVER_MAX_CONNECTIONS": "5000"}) as daemon:
+        status = Path(f"/proc/{daemon.pid}/status").read_text()
+        room = int(status.partition("FDSize:")[2].split()[0])
+        _, most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+
+        assert room >= min(15_000, most)
+        assert len(descriptors(daemon)) < 100
 
 
 def test_a_flood_of_connections(flooded: Daemon) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,6 +63,15 @@ class Workers:
             sock, server_hostname="127.0.0.1", do_handshake_on_connect=False
         )
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nobody run meanwhile."""
+        for process in self.running:
+            process.send_signal(signal.SIGSTOP)
+        yield
+        for process in self.running:
+            process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End all."""
         for process in self.running:
@@ -101,7 +111,14 @@ def workers(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Wo
 def crowd(workers: Workers) -> Iterator[Callable[[], list[socket.socket]]]:
     """Opens many connections at once; they close after the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda: [stack.enter_context(workers.connect()) for _ in range(CROWD)]
+
+        def connect() -> list[socket.socket]:
+            with workers.held():
+                crowd = [stack.enter_context(workers.connect()) for _ in range(CROWD)]
+            time.sleep(0.1)  # leave the cores to them
+            return crowd
+
+        yield connect
 
 
 @pytest.mark.parametrize("workers", ["plain"], indirect=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import uvloop
 
 from cypd.doors.asgi import Receive, Scope, Send
-from cypd.doors.plain import PlainDoor
+from cypd.doors.plain import Limits, PlainDoor
 from cypd.doors.tls import Certificates, TlsDoor
 from tests.doors.apps import answer
 
@@ -39,7 +39,7 @@ async def serve(descriptor: int, files: list[Path]) -> None:
             await released.wait()
         await answer(send, b"%d" % os.getpid())
 
-    door = TlsDoor(app, Certificates(*files)) if files else PlainDoor(app)
+    door = TlsDoor(app, Certificates(*files)) if files else PlainDoor(app, Limits(shared=True))
     await door.start([socket.socket(fileno=descriptor)])
     _say("ready")
     await stopping.wait()

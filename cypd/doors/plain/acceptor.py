@@ -43,16 +43,20 @@ def reset(sock: socket.socket) -> None:
 class Acceptor:
     """Accepts on one listening socket, until ``stop``, which closes it.
 
-    Other processes that hold the socket go on, and have what the kernel still queues.
+    Other processes that hold the socket go on, and have what the kernel still queues; ``shared``
+    tells that there are some.
 
     What there is no room or no descriptor for is reset at once: a client that would only wait to
     be accepted had better try again.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, take: Take) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, take: Take, *, shared: bool
+    ) -> None:
         self._loop = loop
         self._sock = sock
         self._take = take
+        self._is_shared = shared
         self._spare: int | None = None  # a descriptor to accept with when there is no other
         self._resume: asyncio.TimerHandle | None = None
         self._last = 0.0  # when the last one came
@@ -75,7 +79,8 @@ class Acceptor:
         self._give_spare()
 
     def _accept(self) -> None:
-        self._share()
+        if self._is_shared:
+            self._share()
         try:
             sock, address = self._sock.accept()
         except OSError as error:

@@ -16,6 +16,7 @@ Framing errors always close the connection: after one, nobody knows where the ne
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+from mmap import mmap
 from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -281,6 +282,9 @@ def _expect(head: Head) -> None:
     head.expect_continue = True
 
 
+Buffer = bytearray | mmap  # what is early, or a slab
+
+
 class Decoder(Protocol):
     """Takes the framing off a body, in place."""
 
@@ -289,7 +293,7 @@ class Decoder(Protocol):
     def wanted(self, free: int) -> int:
         """How many of ``free`` bytes may be read without reading into the next request."""
 
-    def decode(self, buffer: bytearray, start: int, stop: int) -> tuple[int, int]:
+    def decode(self, buffer: Buffer, start: int, stop: int) -> tuple[int, int]:
         """Decode ``buffer[start:stop]``: the payload is moved together, to ``start``.
 
         Returns where the payload ends and where the first byte lies that was not consumed; there
@@ -309,7 +313,7 @@ class LengthDecoder:
     def wanted(self, free: int) -> int:
         return min(self._left, free)
 
-    def decode(self, _buffer: bytearray, start: int, stop: int) -> tuple[int, int]:
+    def decode(self, _buffer: Buffer, start: int, stop: int) -> tuple[int, int]:
         taken = min(self._left, stop - start)
         self._left -= taken
         self.done = self._left == 0
@@ -340,7 +344,7 @@ class ChunkedDecoder:
     def wanted(self, free: int) -> int:
         return free
 
-    def decode(self, buffer: bytearray, start: int, stop: int) -> tuple[int, int]:
+    def decode(self, buffer: Buffer, start: int, stop: int) -> tuple[int, int]:
         end = at = start
         with memoryview(buffer) as view:
             while at < stop and not self.done:
@@ -355,7 +359,7 @@ class ChunkedDecoder:
                 self._left -= size
         return end, at
 
-    def _read_line(self, buffer: bytearray, at: int, stop: int) -> int:
+    def _read_line(self, buffer: Buffer, at: int, stop: int) -> int:
         """Consume one line or a part of one; returns where it ends."""
         if self._expect == self._BLANK and not self._line:
             ordinary = _NEXT_CHUNK.match(buffer, at, stop)

@@ -29,6 +29,7 @@ class Limits:
     connections_per_client: int = 0  # 0: as many as there are
     pipelined_turns: int = 16  # requests answered on one connection before another has its turn
     backlog: int = 4096  # connections that wait for accept(2); the kernel caps it at somaxconn
+    shared: bool = False  # other processes accept connections of the same sockets
 
     # Slabs: two for each body that does not fit into the first read. 512 KiB and 1 MiB were not
     # measurably cheaper for each byte, in 1 GiB uploads that are hashed and written.

@@ -344,44 +344,56 @@ class Connection(asyncio.BufferedProtocol):
 
     # The clock
 
-    def look(self, now: float) -> None:
-        """Called once a sweep: end what takes too long."""
-        limits = self.door.limits
-        age = now - self._since
+    def look(self, now: float) -> bool:
+        """Called once a sweep: end what takes too long, and tell whether it did."""
         if self._disconnected:
-            return  # only the application is left, and that may take its time
+            return False  # only the application is left, and that may take its time
         if self.lingering or self.transport.is_closing():
-            self._look_at_end(now)
-        elif self.exchange is not None:
-            self._look_at_exchange(now)
-        elif self.pending:
+            return self._look_at_end(now)
+        if self.exchange is not None:
+            return self._look_at_exchange(now)
+        return self._look_at_wait(now - self._since)
+
+    def _look_at_wait(self, age: float) -> bool:
+        limits = self.door.limits
+        if self.pending:
             if age > limits.header:
                 self.refuse(RequestError(HTTPStatus.REQUEST_TIMEOUT, "request head too slow"))
+                return True
         elif age > (limits.linger if self.door.closing else limits.keep_alive):
             self.transport.close()
+            return True
+        return False
 
-    def _look_at_end(self, now: float) -> None:
+    def _look_at_end(self, now: float) -> bool:
         """The last answer first has to leave; then the client has ``linger`` to close."""
         if self.transport.get_write_buffer_size():
             self._since = now
-            if self._too_slow("response", now, self._acked()):
-                self._reset()
-        elif now - self._since > self.door.limits.linger:
-            self.abort()
+            return self._end_slow_reader(now)
+        if now - self._since <= self.door.limits.linger:
+            return False
+        self.abort()
+        return True
 
-    def _look_at_exchange(self, now: float) -> None:
+    def _look_at_exchange(self, now: float) -> bool:
         if self._armed is not None:
             if self._too_slow("body", now, self._armed.received):
                 self.refuse(RequestError(HTTPStatus.REQUEST_TIMEOUT, "request body too slow"))
-            else:
-                self._armed.hurry()
+                return True
+            self._armed.hurry()
         elif self.pump is not None or self.transport.get_write_buffer_size():
-            if self._too_slow("response", now, self._acked()):
-                self._reset()
+            return self._end_slow_reader(now)
         elif self._mark is not None:
             # The application works: that has no limit here, and does not count for the client.
             phase, since, count = self._mark
             self._mark = (phase, since + self.door.limits.sweep, count)
+        return False
+
+    def _end_slow_reader(self, now: float) -> bool:
+        if not self._too_slow("response", now, self._acked()):
+            return False
+        self._reset()
+        return True
 
     def _too_slow(self, phase: str, now: float, count: int) -> bool:
         """True if ``phase`` has gone on for a window and moved less than the rate asks for."""

@@ -17,6 +17,9 @@ from cypd.doors.plain.turns import Turns
 _SCRATCH_BYTES = 64 * 1024
 # Connections that are looked at in one turn of the loop: so many, or more if that is late.
 _LOOKS, _MOST_LOOKS = 16, 256
+# Seconds until the next turn when one was ended. That costs more, in the kernel as well, which has
+# megabytes of a slow reader to free; nobody shall wait while thousands end at once.
+_END_PAUSE = 0.001
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -71,7 +74,8 @@ class PlainDoor:
         self._connections: set[Connection] = set()
         self._of_client: Counter[str] = Counter()  # connections, while there is a limit
         self._unseen: list[Connection] = []  # by the present sweep
-        self._pace = 0.0  # seconds between two of its steps
+        self._pace = 0.0  # seconds between two of its steps, as a rule
+        self._pause = 0.0  # seconds until the next one
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self.closing = False
@@ -103,7 +107,7 @@ class PlainDoor:
             # gives up who takes nothing for so long. Before that the door does, so that the client
             # is told. Connections inherit it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
-            acceptor = Acceptor(self.loop, sock, self._take)
+            acceptor = Acceptor(self.loop, sock, self._take, shared=self.limits.shared)
             acceptor.start(self.limits.backlog)
             self._acceptors.append(acceptor)
 
@@ -179,14 +183,17 @@ class PlainDoor:
         steps, so that nobody's request waits while thousands are looked at, or even closed.
         """
         now, sweep = self.loop.time(), self.limits.sweep
-        late, self.now = now - self.now - self._pace, now
-        if not self._unseen:
+        late = now - self.now - self._pause
+        if int(now) != int(self.now):
             self.date = date_line(time.time())
+        if not self._unseen:
             self._unseen = list(self._connections)
             self._pace = sweep / max(1, -(-len(self._unseen) // _LOOKS))
+        self.now, self._pause = now, self._pace
         missed = len(self._connections) * max(late, 0.0) / sweep
         looks = min(_LOOKS + int(missed), _MOST_LOOKS)
-        for connection in self._unseen[-looks:]:
-            connection.look(now)
-        del self._unseen[-looks:]
-        self._timer = self.loop.call_later(self._pace, self._sweep)
+        for _ in range(min(looks, len(self._unseen))):
+            if self._unseen.pop().look(now):
+                self._pause = min(self._pace, _END_PAUSE)
+                break
+        self._timer = self.loop.call_later(self._pause, self._sweep)

@@ -1,13 +1,19 @@
 """Reusable buffers for request bodies."""
 
+import mmap
+
 
 class Slab:
-    """One buffer: ``data`` to receive into, ``given`` the part an application looks at."""
+    """One buffer: ``data`` to receive into, ``given`` the part an application looks at.
+
+    Mapped, not allocated: of a body that comes byte by byte only the first page takes memory, and
+    nobody waits while all of them are cleared (1 ms for 256 KiB in a virtual machine).
+    """
 
     __slots__ = ("data", "given")
 
     def __init__(self, size: int) -> None:
-        self.data = bytearray(size)
+        self.data = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.given: memoryview | None = None
 
     def give(self, size: int) -> memoryview:
@@ -21,9 +27,9 @@ class Slab:
             return True
         try:
             self.given.release()
-            # A slice of the view would outlive its release, but not unnoticed: a bytearray that
-            # is looked at refuses to be resized. Shrinking by one byte and back moves nothing.
-            self.data.append(self.data.pop())
+            # A slice of the view would outlive its release, but not unnoticed: a map that is
+            # looked at refuses to be resized, be it to the size that it has.
+            self.data.resize(len(self.data))
         except BufferError:
             return False
         self.given = None
