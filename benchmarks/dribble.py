@@ -18,7 +18,7 @@ from dataclasses import dataclass
 PATIENCE = 60.0  # seconds after which what is still open stays open
 _OPENED_PER_SECOND = 1000
 _BEAT = 2.0  # seconds between two signs of life of one client
-_STEPS = 20  # of a beat, so that they do not all come at once
+_STEPS = 200  # of a beat, so that they do not all come at once
 _WINDOW = 4096  # of a reader, bytes
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +102,23 @@ def test_slow_bodies_and_slow_readers_hold_up_nobody(impatient: Daemon) -> None:
         first.send(request("GET", "/v2/"))
 
         assert b"HTTP/1.1 " in first.rest()[-4000:]
+
+
+def test_little_is_queued_for_who_reads_nothing(impatient: Daemon) -> None:
+    """Of a large pull the kernel holds a small part for a client that takes none of it."""
+    digest = push_blob(impatient, "slow/queued", bytes(8 << 20))
+    with Wire(impatient.port, receive_buffer=4096) as wire:
+        wire.send(request("GET", f"/v2/slow/queued/blobs/{digest}"))
+        assert eventually(lambda: _queued(impatient.port, wire.socket.getsockname()[1]) > 0)
+        time.sleep(0.5)
+
+        assert _queued(impatient.port, wire.socket.getsockname()[1]) < 1 << 19
+
+
+def _queued(local: int, remote: int) -> int:
+    """Return how many bytes a connection's sender has in the kernel (proc_net_tcp(5), tx_queue)."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if (fields[1][9:], fields[2][9:]) == (f"{local:04X}", f"{remote:04X}"):
+            return int(fields[4].partition(":")[0], 16)
+    return 0

@@ -11,6 +11,7 @@ from cypd.doors.plain.eager import run_as_task, run_eagerly
 from cypd.doors.plain.limits import Limits
 from cypd.doors.plain.protocol import Connection
 from cypd.doors.plain.response import date_line
+from cypd.doors.plain.sendfile import UNSENT
 from cypd.doors.plain.slabs import SlabPool
 from cypd.doors.plain.turns import Turns
 
@@ -107,6 +108,7 @@ class PlainDoor:
             # gives up who takes nothing for so long. Before that the door does, so that the client
             # is told. Connections inherit it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
             acceptor = Acceptor(self.loop, sock, self._take, shared=self.limits.shared)
             acceptor.start(self.limits.backlog)
             self._acceptors.append(acceptor)
