@@ -7,7 +7,7 @@ from cypd.access import Action, Policy, Principal
 from cypd.oci.digest import Digest
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.names import RepositoryName
-from cypd.registry.ports import BlobStorage, Content, MetadataStore
+from cypd.registry.ports import BlobStorage, Content, LinkedBlob, MetadataStore
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,8 @@ class Blobs:
         again, which heals it. And for one that no manifest has listed for half the time after which
         the janitor takes it: who then pushes or mounts it again has all that time for the manifest.
         """
-        size = self._linked_size(repository, digest)
-        since = self._metadata.loose_since(repository, digest)
-        if since is not None and since < time.time() - self._loose_grace / 2:
+        size, loose_since = self._linked(repository, digest)
+        if loose_since is not None and loose_since < time.time() - self._loose_grace / 2:
             raise _unknown(digest)
         if not await self._storage.has(digest, size):
             log.error("blob %s is damaged or missing: push it again to heal it", digest)
@@ -46,13 +45,13 @@ class Blobs:
 
     async def open(self, repository: RepositoryName, digest: Digest) -> Content:
         """Return a blob of the repository; raise BLOB_UNKNOWN. The caller closes it."""
-        return await self._storage.open(digest, self._linked_size(repository, digest))
+        return await self._storage.open(digest, self._linked(repository, digest).size)
 
-    def _linked_size(self, repository: RepositoryName, digest: Digest) -> int:
-        size = self._metadata.blob_size(repository, digest)
-        if size is None:
+    def _linked(self, repository: RepositoryName, digest: Digest) -> LinkedBlob:
+        blob = self._metadata.blob(repository, digest)
+        if blob is None:
             raise _unknown(digest)
-        return size
+        return blob
 
     async def mount(
         self,

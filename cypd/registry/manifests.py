@@ -95,11 +95,11 @@ class Manifests:
 
     async def _with_platform(self, repository: RepositoryName, manifest: Manifest) -> Manifest:
         """Add an image's platform, which its config names; a damaged or missing one names none."""
-        size = manifest.config and self._metadata.blob_size(repository, manifest.config)
-        if not manifest.config or not size or size > INLINE_BYTES:
+        config = manifest.config and self._metadata.blob(repository, manifest.config)
+        if not manifest.config or not config or config.size > INLINE_BYTES:
             return manifest
         try:
-            content = await self._storage.open(manifest.config, size)
+            content = await self._storage.open(manifest.config, config.size)
         except BlobMissing:
             return manifest
         try:

@@ -51,6 +51,17 @@ class StoredManifest(NamedTuple):
     """Its project refuses some pulls: it has a ``ScanPolicy``."""
 
 
+class LinkedBlob(NamedTuple):
+    """A blob that a repository links."""
+
+    size: int
+    loose_since: float | None
+    """Since when (unix seconds) no manifest of the repository lists it; ``None``: one does.
+
+    Linking it again begins anew.
+    """
+
+
 class Upload(msgspec.Struct, frozen=True):
     """An upload session."""
 
@@ -163,15 +174,8 @@ class MetadataStore(Protocol):
         """
         ...
 
-    def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
-        """Return the size of a blob that the repository links, else ``None``."""
-        ...
-
-    def loose_since(self, repository: RepositoryName, digest: Digest) -> float | None:
-        """Return since when (unix seconds) no manifest of the repository lists a blob it links.
-
-        ``None`` if one does, or if it is not linked. Linking it again begins anew.
-        """
+    def blob(self, repository: RepositoryName, digest: Digest) -> LinkedBlob | None:
+        """Return a blob that the repository links, else ``None``."""
         ...
 
     def repositories_with(self, digest: Digest) -> Sequence[RepositoryName]:

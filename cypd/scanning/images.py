@@ -112,9 +112,9 @@ class Images:
     ) -> Layer | None:
         """Return a layer that the repository holds: what others have is none of its business."""
         digest = Digest.parse(described.digest)
-        size = self._metadata.blob_size(repository, digest)
-        if size is not None:
-            return Layer(digest, described.media_type, size)
+        blob = self._metadata.blob(repository, digest)
+        if blob is not None:
+            return Layer(digest, described.media_type, blob.size)
         # image-spec layer.md, Non-Distributable Layers: those of Windows' base images.
         if ".nondistributable." in described.media_type or ".foreign." in described.media_type:
             found.elsewhere.append(digest)
@@ -122,11 +122,11 @@ class Images:
         raise ScanFailed(f"the layer {digest} is not in this registry")
 
     async def _platform(self, repository: RepositoryName, config: Digest) -> str:
-        size = self._metadata.blob_size(repository, config)
-        if size is None or size > INLINE_BYTES:
+        blob = self._metadata.blob(repository, config)
+        if blob is None or blob.size > INLINE_BYTES:
             return ""
         try:
-            content = await self._storage.open(config, size)
+            content = await self._storage.open(config, blob.size)
         except BlobMissing:
             raise ScanFailed(f"the config {config} is damaged or missing") from None
         try:

@@ -114,7 +114,8 @@ def _holdings(
 
 def _size(registry: MetadataStore, repository: RepositoryName, digest: Digest) -> int | None:
     manifest = registry.manifest(repository, digest)
-    return manifest.size if manifest else registry.blob_size(repository, digest)
+    found = manifest or registry.blob(repository, digest)
+    return found.size if found else None
 
 
 def _sizes_of_shared(stores: Stores, held_by: Counter[Digest]) -> int:

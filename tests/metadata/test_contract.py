@@ -13,7 +13,7 @@ from cypd.metadata.memory import MemoryMetadata
 from cypd.metadata.memory.registry import MemoryRegistry
 from cypd.oci.digest import ALGORITHMS, Digest
 from cypd.oci.errors import Code, OCIError
-from cypd.oci.names import Tag
+from cypd.oci.names import RepositoryName, Tag
 from cypd.registry.ports import Upload
 from tests.samples import ACT, EMPTY, create_projects, image, index, name, parsed
 
@@ -44,6 +44,18 @@ def upload(number: int = 0, owner: str = "someone", started_at: float = 1.0) -> 
     return Upload(f"id-{number}", APP, owner, "sha256", started_at)
 
 
+def size(store: Store, repository: RepositoryName, digest: Digest) -> int | None:
+    """Return how large a blob is that the repository links."""
+    blob = store.blob(repository, digest)
+    return blob.size if blob else None
+
+
+def loose_since(store: Store, repository: RepositoryName, digest: Digest) -> float | None:
+    """Return since when no manifest lists a blob that the repository links."""
+    blob = store.blob(repository, digest)
+    return blob.loose_since if blob else None
+
+
 async def put(store: Store, content: bytes, *tags: Tag, media_type: str = "") -> Digest:
     """Put a manifest whose references need not be there."""
     manifest = parsed(content, media_type)
@@ -67,7 +79,7 @@ async def test_a_new_store_is_empty(store: Store) -> None:
     assert store.manifest(APP, CONFIG) is None
     assert not store.tags(APP, after="", limit=10)
     assert not store.referrers(APP, CONFIG, after="", limit=10)
-    assert store.blob_size(APP, CONFIG) is None
+    assert size(store, APP, CONFIG) is None
     assert not store.repositories_with(CONFIG)
     assert not store.is_held(CONFIG)
     assert store.upload("id-0") is None
@@ -80,7 +92,7 @@ async def test_a_link_makes_a_blob_readable_and_held(store: Store) -> None:
     await store.link_blob(APP, CONFIG, 2, upload_id="id-0")
     await store.link_blob(APP, CONFIG, 2, upload_id="id-0")
 
-    assert (2, None) == (store.blob_size(APP, CONFIG), store.blob_size(OTHER, CONFIG))
+    assert (2, None) == (size(store, APP, CONFIG), size(store, OTHER, CONFIG))
     assert [APP] == list(store.repositories_with(CONFIG))
     assert store.is_held(CONFIG)
     assert store.upload("id-0") is None
@@ -94,7 +106,7 @@ async def test_a_mount_needs_a_link_at_the_source(store: Store) -> None:
     await store.link_blob(APP, CONFIG, 2, upload_id=None)
     assert await store.mount_blob(OTHER, CONFIG, source=APP)
 
-    assert store.blob_size(OTHER, CONFIG) == 2
+    assert size(store, OTHER, CONFIG) == 2
     assert [APP, OTHER] == list(store.repositories_with(CONFIG))
 
 
@@ -104,7 +116,7 @@ async def test_an_unlinked_blob_is_held_until_the_last(store: Store) -> None:
     await store.mount_blob(OTHER, CONFIG, source=APP)
     await store.unlink_blob(APP, CONFIG)
 
-    assert store.blob_size(APP, CONFIG) is None
+    assert size(store, APP, CONFIG) is None
     assert store.is_held(CONFIG)
     await refused(Code.BLOB_UNKNOWN, store.unlink_blob(APP, CONFIG))
     await store.unlink_blob(OTHER, CONFIG)
@@ -294,20 +306,20 @@ async def test_any_text_may_be_asked_for(store: Store, text: str) -> None:
 async def test_a_blob_is_loose_while_no_manifest_lists_it(store: Store) -> None:
     """From its link to its manifest, and from the last manifest's end; a new link begins anew."""
     layer, plain = Digest.of(b"layer"), parsed(image(b"layer"), "")
-    assert store.loose_since(APP, layer) is None
+    assert loose_since(store, APP, layer) is None
     await store.link_blob(APP, layer, 5, upload_id=None)
-    first = store.loose_since(APP, layer)
+    first = loose_since(store, APP, layer)
     await asyncio.sleep(0.01)
     await store.link_blob(APP, layer, 5, upload_id=None)
-    again = store.loose_since(APP, layer)
+    again = loose_since(store, APP, layer)
     assert first is not None
     assert again is not None
     assert first < again <= time.time()
 
     await put(store, plain.content)
-    assert store.loose_since(APP, layer) is None
+    assert loose_since(store, APP, layer) is None
     await store.delete_manifest(APP, plain.digest, act=ACT)
-    since = store.loose_since(APP, layer)
+    since = loose_since(store, APP, layer)
     assert since is not None
     assert again < since
 
@@ -320,12 +332,12 @@ async def test_links_that_no_manifest_needs_go_the_oldest_first(store: Store) ->
         await store.link_blob(OTHER, layer, 1, upload_id=None)
         await asyncio.sleep(0.01)
     await put(store, image(b"0"))
-    moment = store.loose_since(APP, layers[2])
+    moment = loose_since(store, APP, layers[2])
     assert moment is not None
 
     assert await store.unlink_loose(before=moment, limit=1) == 1
     assert await store.unlink_loose(before=moment, limit=9) == 2
     assert await store.unlink_loose(before=moment, limit=9) == 0
-    assert [store.blob_size(APP, it) for it in layers] == [1, None, 1]
-    assert [store.blob_size(OTHER, it) for it in layers] == [None, None, 1]
+    assert [size(store, APP, it) for it in layers] == [1, None, 1]
+    assert [size(store, OTHER, it) for it in layers] == [None, None, 1]
     assert [store.is_held(it) for it in layers] == [True, False, True]

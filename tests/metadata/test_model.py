@@ -211,9 +211,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
             view.append(store.repository_exists(repository))
             view.append(list(store.tags(repository, after="", limit=9)))
             for digest in SIZES:
-                view.append(store.blob_size(repository, digest))
+                view.append(store.blob(repository, digest))
                 view.append(store.held_size(repository, digest))
-                view.append(store.loose_since(repository, digest))
                 view.append(store.manifest(repository, digest))
                 view.append(list(store.referrers(repository, digest, after="", limit=9)))
             view += [store.manifest(repository, tag) for tag in (Tag("x"), Tag("Z"))]

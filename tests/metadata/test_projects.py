@@ -255,7 +255,7 @@ async def test_a_quota_is_kept_to_the_byte(store: Store) -> None:
     assert (await over_quota(put))["requested"] == len(manifest.content)
     await store.registry.link_blob(FOREIGN, HUNDRED, 11, upload_id=None)
     await over_quota(store.registry.mount_blob(APP, HUNDRED, source=FOREIGN))
-    assert store.registry.blob_size(APP, HUNDRED) is None
+    assert store.registry.blob(APP, HUNDRED) is None
     assert store.registry.manifest(APP, Tag("a")) is None
 
     await store.registry.link_blob(APP, Digest.of(b"y"), 10, upload_id=None)

@@ -19,7 +19,14 @@ from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.manifest import Manifest
 from cypd.oci.names import RepositoryName, Tag
-from cypd.registry.ports import StoredManifest, Upload, immutable_tag, require_few, still_listed
+from cypd.registry.ports import (
+    LinkedBlob,
+    StoredManifest,
+    Upload,
+    immutable_tag,
+    require_few,
+    still_listed,
+)
 
 
 class LmdbRegistry:
@@ -84,17 +91,13 @@ class LmdbRegistry:
             found = scan(txn, self._contents.referrers, repo + digest_key(subject), start)
             return [descriptor for _, descriptor in islice(found, limit)]
 
-    def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
-        with self._begin() as txn:
-            repo = txn.get(repository.encode(), db=self._contents.repositories)
-            link = self._contents.linked(txn, repo, digest_key(digest)) if repo else None
-        return link.size if link else None
-
-    def loose_since(self, repository: RepositoryName, digest: Digest) -> float | None:
+    def blob(self, repository: RepositoryName, digest: Digest) -> LinkedBlob | None:
         with self._begin() as txn:
             repo = self._contents.id(txn, repository)
             link = self._contents.linked(txn, repo, digest_key(digest)) if repo else None
-        return link.loose_since / 1e6 if link and link.loose_since else None
+        if link is None:
+            return None
+        return LinkedBlob(link.size, link.loose_since / 1e6 if link.loose_since else None)
 
     def repositories_with(self, digest: Digest) -> Sequence[RepositoryName]:
         with self._begin() as txn:

@@ -11,7 +11,14 @@ from cypd.oci.endpoints import Reference
 from cypd.oci.errors import Code, OCIError
 from cypd.oci.manifest import Manifest, ends_with_subject
 from cypd.oci.names import RepositoryName, Tag
-from cypd.registry.ports import MAX_ENDING, StoredManifest, Upload, require_few, still_listed
+from cypd.registry.ports import (
+    MAX_ENDING,
+    LinkedBlob,
+    StoredManifest,
+    Upload,
+    require_few,
+    still_listed,
+)
 
 
 class MemoryRegistry:
@@ -59,11 +66,10 @@ class MemoryRegistry:
         found = sorted(d for d, (m, _) in manifests.items() if m.subject == subject and d > after)
         return [msgspec.json.encode(manifests[digest][0].descriptor()) for digest in found[:limit]]
 
-    def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
-        return self._get(repository).blobs.get(digest)
-
-    def loose_since(self, repository: RepositoryName, digest: Digest) -> float | None:
-        return self._get(repository).loose.get(digest)
+    def blob(self, repository: RepositoryName, digest: Digest) -> LinkedBlob | None:
+        found = self._get(repository)
+        size = found.blobs.get(digest)
+        return None if size is None else LinkedBlob(size, found.loose.get(digest))
 
     def repositories_with(self, digest: Digest) -> Sequence[RepositoryName]:
         return sorted(name for name, it in self._repositories.items() if digest in it.blobs)
