@@ -464,9 +464,12 @@ async def test_small_answers_in_between(open_door: OpenDoor, path: Path) -> None
 async def test_a_head_that_leaves_in_parts(path: Path) -> None:
     """No byte of the file goes out before the last byte of the head."""
     loop = asyncio.get_running_loop()
-    near, far = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        far = socket.create_connection(listening.getsockname())
+        near, _ = listening.accept()
     near.setblocking(False)
     far.setblocking(False)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
     connection: Any = SimpleNamespace(
         door=SimpleNamespace(loop=loop, turns=Turns(loop)),
         source="a",
@@ -479,7 +482,9 @@ async def test_a_head_that_leaves_in_parts(path: Path) -> None:
         sending = asyncio.ensure_future(pump.run())
         received = bytearray()
         while len(received) < len(head) + len(content):
-            received += await loop.sock_recv(far, 1 << 20)
+            piece = await loop.sock_recv(far, 1 << 20)
+            assert piece
+            received += piece
         await sending
         pump.close()
     near.close()
