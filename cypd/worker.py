@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from cypd import logs, orders
 from cypd.config import Config, ConfigError, load
 from cypd.daemon import serve
-from cypd.exits import EXIT_CONFIG, EXIT_FATAL
+from cypd.exits import EXIT_CONFIG, EXIT_FATAL, end_undisturbed
 from cypd.registry.ports import Fatal
 from cypd.sockets import Listeners, Sockets
 from cypd.systemd import Notifier
@@ -42,13 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config, sockets, notifier = _obey() if options.supervised else _prepare(options.config)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serve(config, sockets, notifier))
+            status = runner.run(serve(config, sockets, notifier))
     except ConfigError as error:
         log.critical("%s", error)
         return EXIT_CONFIG
     except Fatal as error:
         log.critical("%s", error)
         return EXIT_FATAL
+    end_undisturbed()
+    return status
 
 
 def _prepare(file: Path | None) -> tuple[Config, Sockets, Notifier]:

@@ -110,6 +110,10 @@ class Daemon:
     def stop(self, deadline: float = 30) -> None:
         """Ask the daemon to end (SIGTERM), as an init system does; it must exit with 0."""
         os.kill(self.pid, signal.SIGTERM)
+        self.wait_for_end(deadline)
+
+    def wait_for_end(self, deadline: float = 30) -> None:
+        """Return when the daemon has ended, which it was told to; it must exit with 0."""
         try:
             status = self._wait(deadline)
         except subprocess.TimeoutExpired:

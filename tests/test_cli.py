@@ -224,3 +224,16 @@ def test_descriptors_are_not_scarce(tmp_path: Path) -> None:
 
     (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
     assert line.split()[3] == line.split()[4]
+
+
+def test_an_end_is_not_disturbed() -> None:
+    """Whoever sends SIGTERM twice does not change the status with which a process ends."""
+    code = (
+        "import os, signal, sys\n"
+        "from cypd.exits import end_undisturbed\n"
+        "end_undisturbed()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(7)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7

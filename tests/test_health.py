@@ -104,7 +104,7 @@ def test_a_daemon_on_its_way_out_is_not_ready(tmp_path: Path) -> None:
         time.sleep(0.1)
         answer = client.send("GET", "/readyz")
         assert (answer.status, answer.body) == (503, b"draining\n")
-        daemon.stop()
+        daemon.wait_for_end()
 
 
 async def test_a_store_that_hangs_is_asked_once() -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -209,6 +210,40 @@ def test_a_terminal_is_left_as_it_was(daemon: Daemon, leave: bytes | int, status
     assert terminal.shown.endswith(LEAVE)
     assert terminal.left == terminal.settings
     assert b"Traceback" not in terminal.shown
+
+
+def test_no_signal_is_lost() -> None:
+    """A Ctrl-C that arrives where Python drops exceptions, in a finalizer, ends the page too."""
+    code = """
+import os, signal
+from cypd.commands.screen import Screen
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+with Screen() as screen:
+    finalized = Finalized()
+    del finalized
+    try:
+        screen.is_left(60)
+    except KeyboardInterrupt:
+        raise SystemExit(7)
+"""
+    master, slave = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        timeout=30,
+    )
+    os.close(master)
+    os.close(slave)
+
+    assert b"Exception ignored in" in done.stderr
+    assert done.returncode == 7
 
 
 def test_a_small_terminal_gets_what_fits(daemon: Daemon) -> None:

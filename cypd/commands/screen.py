@@ -27,18 +27,19 @@ class Screen:
     """The terminal of standard input and output, while it is entered.
 
     SIGTERM and SIGHUP end the process by way of SystemExit meanwhile, so that the terminal is
-    restored.
+    restored; SIGINT by way of KeyboardInterrupt, as always.
     """
 
     def __init__(self) -> None:
         self._input = sys.stdin.fileno()
         self._settings: list[Any] = []
         self._handlers: dict[signal.Signals, Any] = {}
+        self._end: BaseException | None = None
 
     def __enter__(self) -> Self:
         self._settings = termios.tcgetattr(self._input)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            self._handlers[number] = signal.signal(number, _leave)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._handlers[number] = signal.signal(number, self._leave)
         tty.setcbreak(self._input)
         settings = termios.tcgetattr(self._input)
         settings[6][termios.VSUSP] = b"\x00"  # Ctrl-Z would leave the other buffer behind
@@ -70,6 +71,8 @@ class Screen:
         """Wait that long; tell, at once, if the user wants to leave: q, Ctrl-D, or hanging up."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
+            if self._end:  # raised where Python only prints an exception, as in a finalizer
+                raise self._end
             readable, _, _ = select.select([self._input], [], [], left)
             if readable and os.read(self._input, 1) in (b"q", b"Q", b"\x04", b""):
                 return True
@@ -79,6 +82,8 @@ class Screen:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-
-def _leave(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)  # as a shell reports a signal
+    def _leave(self, number: int, _: FrameType | None) -> None:
+        # As a shell reports a signal.
+        is_interrupt = number == signal.SIGINT
+        self._end = KeyboardInterrupt() if is_interrupt else SystemExit(128 + number)
+        raise self._end

@@ -7,6 +7,7 @@ import os
 
 from cypd import logs
 from cypd.config import Config, load
+from cypd.exits import end_undisturbed
 from cypd.sockets import Listeners
 from cypd.state import require_root
 from cypd.supervisor import Supervisor
@@ -25,4 +26,6 @@ def run(config: Config, options: argparse.Namespace) -> int:
 
     # Both take their variables out of the environment, before a worker gets it.
     notifier, listeners = Notifier(os.environ), Listeners(os.environ)
-    return asyncio.run(Supervisor(configure, listeners, notifier).run())
+    status = asyncio.run(Supervisor(configure, listeners, notifier).run())
+    end_undisturbed()
+    return status
