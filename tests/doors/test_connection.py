@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cypd.doors.asgi import Receive, Scope, Send
-from cypd.doors.plain import Limits
+from cypd.doors.plain import Limits, PlainDoor
 from tests.doors.apps import Recorder, answer, echo, hello, whole_body
 from tests.doors.client import Client
 from tests.doors.conftest import QUICK, OpenDoor, OpenEither
@@ -528,7 +528,9 @@ async def test_drain(open_either: OpenEither) -> None:
     draining = asyncio.ensure_future(opened.door.drain(5))
 
     assert await closed(idle)
-    with pytest.raises(ConnectionError):  # refused, or reset with the kernel's queue
+    # Granian lets go of its socket a moment later: what the kernel has queued by then is reset.
+    is_plain = isinstance(opened.door, PlainDoor)
+    with pytest.raises(ConnectionRefusedError if is_plain else ConnectionError):
         await opened.client()
     assert not draining.done()
     release.set()
