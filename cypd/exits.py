@@ -1,4 +1,4 @@
-"""Exit statuses that a service manager or a shell acts on (sysexits.h for those from 64 on)."""
+"""How a process ends: statuses for a service manager or a shell (sysexits.h from 64 on)."""
 
 import signal
 

@@ -83,7 +83,8 @@ class Screen:
         sys.stdout.flush()
 
     def _leave(self, number: int, _: FrameType | None) -> None:
-        # As a shell reports a signal.
-        is_interrupt = number == signal.SIGINT
-        self._end = KeyboardInterrupt() if is_interrupt else SystemExit(128 + number)
+        if number == signal.SIGINT:
+            self._end = KeyboardInterrupt()
+        else:
+            self._end = SystemExit(128 + number)  # as a shell reports a signal
         raise self._end

@@ -80,9 +80,9 @@ class PlainDoor:
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self.closing = False
-        # Set anew by each step of a sweep
-        self.now = 0.0  # loop time
-        self.date = b""  # the Date field line
+        # Kept by the steps of a sweep
+        self.now = 0.0  # loop time of the last one
+        self.date = b""  # the Date field line, to the second
 
     def __repr__(self) -> str:
         return f"<PlainDoor {len(self._connections)} connections, {self.active} active>"
@@ -179,7 +179,7 @@ class PlainDoor:
             self._empty.set()
 
     def _sweep(self) -> None:
-        """Look at every connection once in ``limits.sweep``, a few at a time.
+        """Look at every connection once in ``limits.sweep``, a few at a time; later if many end.
 
         One timer for all connections: a timer a request would cost more than the request. In small
         steps, so that nobody's request waits while thousands are looked at, or even closed.
@@ -193,8 +193,7 @@ class PlainDoor:
             self._pace = sweep / max(1, -(-len(self._unseen) // _LOOKS))
         self.now, self._pause = now, self._pace
         missed = len(self._connections) * max(late, 0.0) / sweep
-        looks = min(_LOOKS + int(missed), _MOST_LOOKS)
-        for _ in range(min(looks, len(self._unseen))):
+        for _ in range(min(_LOOKS + int(missed), _MOST_LOOKS, len(self._unseen))):
             if self._unseen.pop().look(now):
                 self._pause = min(self._pace, _END_PAUSE)
                 break
