@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -115,19 +116,21 @@ def test_one_at_a_time_writes_to_an_upload(service: Service) -> None:
     one, other = each(service)
     location = service.request("POST", "/v2/spread/busy/blobs/uploads/").headers["Location"]
     with service.client_of(one) as client:
-        client.begin("PATCH", location, CONTENT[:100_000], of=len(CONTENT))
+        client.begin("PATCH", location, CONTENT[:1_000_000], of=len(CONTENT))
         with service.by(other):
-            until_busy(service, location)
-        assert client.finish(CONTENT[100_000:]).status == 202
+            until_fed(service, location)
+            refused = service.request("PATCH", location, body=b"late")
+        assert (refused.status, b"another request is writing" in refused.body) == (416, True)
+        assert client.finish(CONTENT[1_000_000:]).status == 202
     with service.by(other):
         assert service.request("PUT", f"{location}?digest={DIGEST}").status == 201
 
 
-def until_busy(service: Service, location: str) -> None:
-    """Send nothing to an upload until somebody else is writing to it."""
-    while (sent := service.request("PATCH", location, body=b"")).status == 202:
-        pass
-    assert (sent.status, b"another request is writing" in sent.body) == (416, True)
+def until_fed(service: Service, location: str) -> None:
+    """Return when an upload has bytes, by its status: a chunk sent meanwhile could come first."""
+    end = time.monotonic() + 30
+    while service.request("GET", location).headers["Range"] == "0-0":
+        assert time.monotonic() < end, "nothing of the chunk arrived"
 
 
 def test_a_quota_is_one_for_all(service: Service) -> None:
