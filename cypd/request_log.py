@@ -1,13 +1,12 @@
 """One line for each request that is worth it."""
 
 import logging
-import os
 import time
 from collections.abc import Awaitable
 from typing import Any, Literal
 from urllib.parse import quote
 
-from cypd.doors.asgi import PATH_SEND, ZEROCOPY_SEND, Application, Message, Receive, Scope, Send
+from cypd.doors.asgi import ZEROCOPY_SEND, Application, Message, Receive, Scope, Send
 from cypd.logs import FIELDS, trace_id
 
 log = logging.getLogger("cypd.requests")
@@ -111,6 +110,4 @@ def _word(text: str) -> str:
 def _size(message: Message) -> int:
     if message["type"] == ZEROCOPY_SEND:
         return int(message.get("count") or 0)
-    if message["type"] == PATH_SEND:
-        return os.stat(message["path"]).st_size
     return len(message.get("body", b""))

@@ -3,14 +3,12 @@
 It stands beside the log of requests, and costs as little: the numbers lie in memory.
 """
 
-import os
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Hashable
 from typing import NamedTuple
 
 from cypd.doors.asgi import (
-    PATH_SEND,
     REQUEST_SLABS,
     ZEROCOPY_SEND,
     Application,
@@ -113,6 +111,7 @@ class _Request:
 
     __slots__ = (
         "_first_byte",
+        "_is_active",
         "_memory",
         "_named",
         "_pulled",
@@ -132,6 +131,7 @@ class _Request:
         self._memory = 0  # bytes that are not counted yet
         self._pulled = 0  # bytes that are, of a file
         self._first_byte = 0
+        self._is_active = False  # a pull that has begun to send
         self._start = time.perf_counter_ns()
 
     @property
@@ -148,38 +148,33 @@ class _Request:
             self._status = message["status"]
         elif kind == "http.response.body":
             self._memory += len(message.get("body", b""))
-            if message.get("more_body") and self._memory > _LARGE:
-                self._count_memory()
+            if message.get("more_body"):
+                self._begin_pull()
+                if self._memory > _LARGE:
+                    self._count_memory()
         elif kind == ZEROCOPY_SEND and message.get("count") is not None:
             return self._send_file(message)
-        elif kind == PATH_SEND:
-            return self._send_path(message)
         return self._send(message)
 
     async def _send_file(self, message: Message) -> None:
+        self._begin_pull()
+        # By TLS a file's bytes are read, and encrypted in memory.
+        source = "memory" if self._scope["scheme"] == "https" else "sendfile"
         left = message["count"]
-        add = self.page.add
-        add(table.ACTIVE_PULLS, 1)
-        try:
-            while left > _PIECE:
-                await self._send({**message, "count": _PIECE, "more_body": True})
-                self._count(_PIECE, "sendfile")
-                left -= _PIECE
-                message = {**message, "offset": message["offset"] + _PIECE, "count": left}
-            await self._send(message)
-            self._count(left, "sendfile")
-        finally:
-            add(table.ACTIVE_PULLS, -1)
+        while left > _PIECE:
+            await self._send({**message, "count": _PIECE, "more_body": True})
+            self._count(_PIECE, source)
+            left -= _PIECE
+            message = {**message, "offset": message["offset"] + _PIECE, "count": left}
+        await self._send(message)
+        self._count(left, source)
 
-    async def _send_path(self, message: Message) -> None:
-        size = os.stat(message["path"]).st_size
-        add = self.page.add
-        add(table.ACTIVE_PULLS, 1)
-        try:
-            await self._send(message)
-            self._count(size, "memory")  # by TLS: encrypted, so it was in memory
-        finally:
-            add(table.ACTIVE_PULLS, -1)
+    def _begin_pull(self) -> None:
+        """Count a pull as active, until its request ends."""
+        target: Target | None = self._scope.get(TARGET)
+        if not self._is_active and target and self._is_pull(target):
+            self._is_active = True
+            self.page.add(table.ACTIVE_PULLS, 1)
 
     def _count_memory(self) -> None:
         size, self._memory = self._memory, 0
@@ -225,6 +220,8 @@ class _Request:
                 self._pulled += self._memory
             else:
                 self._count_memory()
+        if self._is_active:
+            page.add(table.ACTIVE_PULLS, -1)
         if self._pulled >= _LARGE:
             self.count_rate(table.PULL_RATE, self._pulled, since=self._first_byte)
         if status == 307 and REDIRECTED in scope:

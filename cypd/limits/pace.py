@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from cypd.doors.asgi import PATH_SEND, REQUEST_SLABS, ZEROCOPY_SEND, Message, Receive, Scope, Send
+from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, Message, Receive, Scope, Send
 
 Pay = Callable[[int], float]
 """Takes a number of bytes, returns the seconds to wait for them."""
@@ -42,14 +42,10 @@ def paced(
             await _wait(pay(len(message.get("body", b""))))
         await send(message)
 
-    # A whole file would leave at once, by a door that does so; without the offer it is read and
-    # sent in pieces.
-    extensions: dict[str, dict[str, Any]] = dict(scope["extensions"])
-    extensions.pop(PATH_SEND, None)
-    slabs = extensions.get(REQUEST_SLABS)
+    slabs = scope["extensions"].get(REQUEST_SLABS)
     if slabs is not None:
-        extensions[REQUEST_SLABS] = {"receive": paced_receive(slabs["receive"])}
-    scope["extensions"] = extensions
+        extension = {"receive": paced_receive(slabs["receive"])}
+        scope["extensions"] = {**scope["extensions"], REQUEST_SLABS: extension}
     return paced_receive(receive), paced_send
 
 

@@ -347,11 +347,6 @@ class LocalFile(Protocol):
     """Content that is an open file of this machine: what ``sendfile(2)`` can send."""
 
     @property
-    def path(self) -> str:
-        """Where the file is."""
-        ...
-
-    @property
     def size(self) -> int:
         """Length in bytes."""
         ...

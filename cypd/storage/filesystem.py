@@ -43,10 +43,9 @@ _SHARDS = [f"{number:02x}" for number in range(256)]
 class OpenFile:
     """An open blob, for ``sendfile(2)``."""
 
-    __slots__ = ("_descriptor", "path", "size")
+    __slots__ = ("_descriptor", "size")
 
-    def __init__(self, path: str, descriptor: int, size: int) -> None:
-        self.path = path
+    def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
         self.size = size
 
@@ -192,7 +191,7 @@ class FilesystemStorage:
 
 def _open(path: str, size: int) -> OpenFile:
     try:
-        file = OpenFile(path, os.open(path, _READ), size)
+        file = OpenFile(os.open(path, _READ), size)
     except FileNotFoundError:
         raise BlobMissing(path) from None
     if os.fstat(file.fileno()).st_size != size:

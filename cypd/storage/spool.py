@@ -15,7 +15,6 @@ class _Fetched:
 
     def __init__(self, folder: Path, size: int) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (until close)
-        self.path = f"/proc/self/fd/{self._file.fileno()}"
         self.size = size
 
     def fileno(self) -> int:

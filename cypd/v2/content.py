@@ -1,15 +1,10 @@
-"""Sending content: whole, in ranges, from memory or straight from a file.
+"""Sending content: whole, in ranges, from memory or straight from a file."""
 
-``send_content`` is the only reader of the door's response extensions.
-"""
-
-import asyncio
-import os
 import secrets
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from cypd.doors.asgi import PATH_SEND, ZEROCOPY_SEND
+from cypd.doors.asgi import ZEROCOPY_SEND
 from cypd.oci.digest import Digest
 from cypd.oci.ranges import ByteRange, parse_range
 from cypd.registry.ports import Content, Inline, LocalFile, Remote
@@ -17,7 +12,6 @@ from cypd.v2.call import Call, Headers
 
 # What has a digest never changes; a year is the longest RFC 9111's predecessors meant.
 IMMUTABLE = (b"cache-control", b"max-age=31536000, immutable")
-_READ_BYTES = 256 << 10
 
 
 def identity(digest: Digest) -> Headers:
@@ -109,30 +103,12 @@ async def _send_remote(call: Call, content: Remote, piece: ByteRange, *, more: b
 
 
 async def _send_file(call: Call, content: LocalFile, piece: ByteRange, *, more: bool) -> None:
-    extensions = call.scope["extensions"]
-    if ZEROCOPY_SEND in extensions:
-        await call.send(
-            {
-                "type": ZEROCOPY_SEND,
-                "file": content.fileno(),
-                "offset": piece.start,
-                "count": piece.size,
-                "more_body": more,
-            }
-        )
-    elif PATH_SEND in extensions and piece.size == content.size and not more:
-        await call.send({"type": PATH_SEND, "path": content.path})
-    else:
-        await _send_read(call, content.fileno(), piece, more=more)
-
-
-async def _send_read(call: Call, descriptor: int, piece: ByteRange, *, more: bool) -> None:
-    offset = piece.start
-    while offset < piece.stop:
-        count = min(_READ_BYTES, piece.stop - offset)
-        body = await asyncio.to_thread(os.pread, descriptor, count, offset)
-        if not body:
-            raise OSError(f"the file ended at {offset}, {piece.stop - offset} bytes too early")
-        offset += len(body)
-        is_last = offset == piece.stop and not more
-        await call.send({"type": "http.response.body", "body": body, "more_body": not is_last})
+    await call.send(
+        {
+            "type": ZEROCOPY_SEND,
+            "file": content.fileno(),
+            "offset": piece.start,
+            "count": piece.size,
+            "more_body": more,
+        }
+    )

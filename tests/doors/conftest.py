@@ -6,6 +6,7 @@ is hyper's work, with tests of its own. ``open_either`` opens both, one after th
 application may rely on whichever it stands behind.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -26,6 +27,13 @@ Door_co = TypeVar("Door_co", bound=PlainDoor | TlsDoor, covariant=True)
 OpenDoor = Callable[..., Awaitable["Opened[PlainDoor]"]]
 OpenTls = Callable[..., Awaitable["OpenedTls"]]
 OpenEither = Callable[..., Awaitable["Opened[PlainDoor | TlsDoor]"]]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so that other threads, or the kernel, are about to do."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 class Opened(Generic[Door_co]):

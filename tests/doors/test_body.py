@@ -193,21 +193,24 @@ async def test_partial_slab_after_a_pause(open_door: OpenDoor) -> None:
 async def test_receive_after_the_body(open_either: OpenEither) -> None:
     """After the last piece ``receive`` waits for the client to go."""
     last: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    read = asyncio.Event()
 
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
         while (await receive())["more_body"]:
             pass
+        read.set()
         last.set_result(await receive())
 
     opened = await open_either(app)
     client = await opened.client()
     await client.send(by_length(b"12345"))
+    await asyncio.wait_for(read.wait(), 10)
     await asyncio.sleep(0.02)
     waited = not last.done()
     client.reset()
 
     assert waited
-    assert (await asyncio.wait_for(last, 2))["type"] == "http.disconnect"
+    assert (await asyncio.wait_for(last, 10))["type"] == "http.disconnect"
 
 
 async def test_receive_is_cancelled(open_either: OpenEither) -> None:

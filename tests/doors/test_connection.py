@@ -11,7 +11,7 @@ from cypd.doors.asgi import Receive, Scope, Send
 from cypd.doors.plain import Limits, PlainDoor
 from tests.doors.apps import Recorder, answer, echo, hello, whole_body
 from tests.doors.client import Client
-from tests.doors.conftest import QUICK, OpenDoor, OpenEither
+from tests.doors.conftest import QUICK, OpenDoor, OpenEither, until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -222,10 +222,10 @@ async def test_idle_eof(open_either: OpenEither) -> None:
     opened = await open_either(hello)
     client = await opened.client()
     await client.get()
+    assert opened.door.connections == 1
     client.close()
-    await asyncio.sleep(0.05)
 
-    assert opened.door.connections == 0
+    await until(lambda: opened.door.connections == 0)
 
 
 # 100-continue (RFC 9110 section 10.1.1)
@@ -519,12 +519,11 @@ async def test_drain(open_either: OpenEither) -> None:
             await release.wait()
         await answer(send, b"done")
 
-    opened = await open_either(app)
+    opened = await open_either(app, limits=replace(QUICK, keep_alive=10))
     idle, busy = await opened.client(), await opened.client()
     await idle.get()
     await busy.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
-    await asyncio.sleep(0.02)
-    assert opened.door.active == 1
+    await until(lambda: opened.door.active == 1)
     draining = asyncio.ensure_future(opened.door.drain(5))
 
     assert await closed(idle)
@@ -537,7 +536,7 @@ async def test_drain(open_either: OpenEither) -> None:
     response = await busy.answer()
     assert response.headers[b"connection"] == b"close"
     assert await closed(busy)
-    await asyncio.wait_for(draining, 2)
+    await asyncio.wait_for(draining, 10)
     assert opened.door.connections == 0
 
 
@@ -568,9 +567,10 @@ async def test_drain_deadline(open_either: OpenEither, caplog: pytest.LogCapture
 
 async def test_drain_without_the_client(open_either: OpenEither) -> None:
     """An application whose client has gone is waited for, too: it may be storing what came."""
-    stored = asyncio.Event()
+    begun, stored = asyncio.Event(), asyncio.Event()
 
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        begun.set()
         await whole_body(receive)
         await asyncio.sleep(0.1)
         stored.set()
@@ -578,10 +578,10 @@ async def test_drain_without_the_client(open_either: OpenEither) -> None:
     opened = await open_either(app)
     client = await opened.client()
     await client.send(PUT_BIG)
-    await asyncio.sleep(0.02)
+    await asyncio.wait_for(begun.wait(), 10)
     client.reset()
     await asyncio.sleep(0.02)
-    await opened.door.drain(2)
+    await opened.door.drain(10)
 
     assert stored.is_set()
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from cypd.doors.asgi import PATH_SEND, ZEROCOPY_SEND, Application, Message, Receive, Scope, Send
+from cypd.doors import page_cache
+from cypd.doors.asgi import ZEROCOPY_SEND, Application, Message, Receive, Scope, Send
 from cypd.doors.plain import sendfile
 from cypd.doors.plain.turns import Turns
 from tests.doors.apps import answer
 from tests.doors.client import Client
-from tests.doors.conftest import OpenDoor, OpenEither
+from tests.doors.conftest import OpenDoor, OpenEither, until
 
 CONTENT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(128 * 1024))  # 4 MiB
 SIZE = len(CONTENT)
@@ -71,14 +72,25 @@ def piece(file: int, offset: int, count: int, *, more: bool = False) -> Message:
     }
 
 
+def sending_whole(path: Path) -> Application:
+    """An application that sends a file from its first byte to its last."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        with path.open("rb") as source:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": ZEROCOPY_SEND, "file": source})
+
+    return app
+
+
 @pytest.mark.parametrize(
     ("offset", "count"),
     [(0, SIZE), (0, 1), (1, SIZE - 1), (SIZE - 1, 1), (4095, 4098), (1000, 2_000_000), (5, 0)],
 )
-async def test_exact(open_door: OpenDoor, file: int, offset: int, count: int) -> None:
+async def test_exact(open_either: OpenEither, file: int, offset: int, count: int) -> None:
     """Offset and count mean what they say, with or without a declared length."""
     for length in (count, None):
-        opened = await open_door(sending(piece(file, offset, count), length=length))
+        opened = await open_either(sending(piece(file, offset, count), length=length))
         client = await opened.client()
         for _ in range(2):
             response = await client.get()
@@ -88,7 +100,7 @@ async def test_exact(open_door: OpenDoor, file: int, offset: int, count: int) ->
 
 
 @pytest.mark.parametrize("length", [2_000_010, None])
-async def test_pieces(open_door: OpenDoor, file: int, length: int | None) -> None:
+async def test_pieces(open_either: OpenEither, file: int, length: int | None) -> None:
     """Files and bytes may take turns in one response, chunked or not."""
     app = sending(
         {"type": "http.response.body", "body": b"12345", "more_body": True},
@@ -98,7 +110,7 @@ async def test_pieces(open_door: OpenDoor, file: int, length: int | None) -> Non
         {"type": "http.response.body"},
         length=length,
     )
-    opened = await open_door(app)
+    opened = await open_either(app)
     client = await opened.client()
 
     for _ in range(2):
@@ -109,16 +121,16 @@ async def test_pieces(open_door: OpenDoor, file: int, length: int | None) -> Non
         )
 
 
-async def test_last_piece_is_a_file(open_door: OpenDoor, file: int) -> None:
+async def test_last_piece_is_a_file(open_either: OpenEither, file: int) -> None:
     """A chunked response may end with a file."""
-    opened = await open_door(sending(piece(file, 0, 10, more=True), piece(file, 10, 10)))
+    opened = await open_either(sending(piece(file, 0, 10, more=True), piece(file, 10, 10)))
     client = await opened.client()
 
     assert (await client.get()).body == CONTENT[:20]
     assert (await client.get()).body == CONTENT[:20]
 
 
-async def test_defaults(open_door: OpenDoor, path: Path) -> None:
+async def test_defaults(open_either: OpenEither, path: Path) -> None:
     """A file object without offset and count is sent from where it stands to its end."""
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -127,34 +139,15 @@ async def test_defaults(open_door: OpenDoor, path: Path) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": ZEROCOPY_SEND, "file": source})
 
-    opened = await open_door(app)
+    opened = await open_either(app)
     client = await opened.client()
 
     assert (await client.get()).body == CONTENT[-100:]
 
 
-async def test_path(open_either: OpenEither, path: Path) -> None:
-    """A path is sent whole, and closed."""
-    opened = await open_either(sending({"type": PATH_SEND, "path": str(path)}))
-    client = await opened.client()
-    await client.get()
-    before = open_descriptors()
-
-    assert (await client.get()).body == CONTENT
-    assert open_descriptors() == before
-
-
-async def test_missing_path(open_either: OpenEither, tmp_path: Path) -> None:
-    """A path that is not there is an error of the application: 500."""
-    opened = await open_either(sending({"type": PATH_SEND, "path": str(tmp_path / "no")}))
-    client = await opened.client()
-
-    assert (await client.get()).status == 500
-
-
-async def test_head(open_door: OpenDoor, file: int) -> None:
+async def test_head(open_either: OpenEither, file: int) -> None:
     """An answer to HEAD says the length and sends no byte of the file."""
-    opened = await open_door(sending(piece(file, 0, SIZE)))
+    opened = await open_either(sending(piece(file, 0, SIZE)))
     client = await opened.client()
     await client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
 
@@ -183,27 +176,27 @@ async def test_head_leaves_with_the_file(
 
 @pytest.mark.parametrize("length", [SIZE + 1, None])
 async def test_short_file(
-    open_door: OpenDoor, file: int, length: int | None, caplog: pytest.LogCaptureFixture
+    open_either: OpenEither, file: int, length: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A file that is shorter than promised cuts the connection; nothing is made up."""
     more = length is None
-    opened = await open_door(sending(piece(file, 0, SIZE + 1, more=more), length=length))
+    opened = await open_either(sending(piece(file, 0, SIZE + 1, more=more), length=length))
     client = await opened.client()
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
 
     received = await client.read_all()
 
     assert received.count(b"HTTP/1.1") == 1
-    assert len(received.split(b"\r\n\r\n", 1)[1]) <= SIZE + len(b"400001\r\n")
+    assert len(received.split(b"\r\n\r\n", 1)[1]) < SIZE + 1024  # of chunk sizes
     assert "shorter" in caplog.text
 
 
-async def test_file_shortened_meanwhile(open_door: OpenDoor, tmp_path: Path) -> None:
+async def test_file_shortened_meanwhile(open_either: OpenEither, tmp_path: Path) -> None:
     """A file that shrinks while it is sent cuts the connection, too."""
     shrinking = tmp_path / "shrinking"
     shrinking.write_bytes(bytes(64 << 20))
 
-    opened = await open_door(sending({"type": PATH_SEND, "path": str(shrinking)}))
+    opened = await open_either(sending_whole(shrinking))
     client = await opened.client(receive_buffer=65_536)
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await client.receive()
@@ -219,10 +212,9 @@ async def test_early_close(
     """Clients that have seen enough cost no descriptor and no line in the log."""
     ended = asyncio.Event()
 
-    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await send({"type": PATH_SEND, "path": str(path)})
+            await sending_whole(path)(scope, receive, send)
         finally:
             ended.set()
 
@@ -235,23 +227,22 @@ async def test_early_close(
         await client.receive()
         client.reset() if reset else client.close()
         await asyncio.wait_for(ended.wait(), 2)
-    await asyncio.sleep(0.05)
+    await until(lambda: opened.door.connections == 0)
+    await until(lambda: open_descriptors() <= before)
 
-    assert opened.door.connections == 0
-    assert open_descriptors() == before
     assert caplog.text == ""
 
 
 async def test_stalled_reader(open_door: OpenDoor, path: Path) -> None:
     """A client that stops reading a file is reaped, and the kernel forgets what it was sent."""
-    opened = await open_door(sending({"type": PATH_SEND, "path": str(path)}))
+    opened = await open_door(sending_whole(path))
     before = open_descriptors()
     client = await opened.client(receive_buffer=4096)
     await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await asyncio.sleep(0.8)
 
-    assert opened.door.connections == 0
-    assert open_descriptors() == before + 1  # the client's own
+    await until(lambda: opened.door.connections == 0)
+    await until(lambda: open_descriptors() <= before + 1)  # the client's own
     with pytest.raises(ConnectionResetError):
         await until_closed(client)
 
@@ -316,21 +307,23 @@ def cold(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
         os.close(file)
 
     monkeypatch.setattr(os, "preadv", probe)
-    monkeypatch.setattr(sendfile, "_read_ahead", read_ahead)
+    monkeypatch.setattr(page_cache, "_read_ahead", read_ahead)
     return lambda: warmed
 
 
-async def test_cold_file(open_door: OpenDoor, file: int, cold: Callable[[], list[int]]) -> None:
+async def test_cold_file(open_either: OpenEither, file: int, cold: Callable[[], list[int]]) -> None:
     """A file that is not in memory is read ahead off the loop, slice by slice."""
-    opened = await open_door(sending(piece(file, 10, SIZE - 10), length=SIZE - 10))
+    opened = await open_either(sending(piece(file, 10, SIZE - 10), length=SIZE - 10))
     client = await opened.client()
 
     assert (await client.get()).body == CONTENT[10:]
     assert len(cold()) >= 4
 
 
-async def test_disk_error(open_door: OpenDoor, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that cannot be read cuts the connection."""
+async def test_disk_error(
+    open_either: OpenEither, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that cannot be read is no answer."""
 
     def broken(*_: object) -> int:
         raise BlockingIOError
@@ -340,22 +333,22 @@ async def test_disk_error(open_door: OpenDoor, file: int, monkeypatch: pytest.Mo
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", broken)
-    monkeypatch.setattr(sendfile, "_read_ahead", failing)
-    opened = await open_door(sending(piece(file, 0, SIZE)))
+    monkeypatch.setattr(page_cache, "_read_ahead", failing)
+    opened = await open_either(sending(piece(file, 0, SIZE)))
 
-    assert await opened.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == b""
+    assert b"HTTP/1.1 200" not in await opened.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 
 
 def test_read_ahead(path: Path) -> None:
     """Reading ahead leaves no descriptor behind, and past the end it is harmless."""
     before = open_descriptors()
-    sendfile._read_ahead(os.open(path, os.O_RDONLY), SIZE - 10, 100, 1000)
+    page_cache._read_ahead(os.open(path, os.O_RDONLY), SIZE - 10, 100, 1000)
 
     assert open_descriptors() == before
 
 
 async def test_filesystem_that_cannot_tell(
-    open_door: OpenDoor, file: int, monkeypatch: pytest.MonkeyPatch
+    open_either: OpenEither, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where RWF_NOWAIT is not supported a file counts as warm."""
 
@@ -363,7 +356,7 @@ async def test_filesystem_that_cannot_tell(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, "preadv", unsupported)
-    opened = await open_door(sending(piece(file, 0, SIZE)))
+    opened = await open_either(sending(piece(file, 0, SIZE)))
     client = await opened.client()
 
     assert (await client.get()).body == CONTENT
@@ -391,11 +384,11 @@ async def test_file_behind_queued_bytes(open_door: OpenDoor, file: int) -> None:
 
 
 async def test_not_a_file(
-    open_door: OpenDoor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_either: OpenEither, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What ``sendfile`` refuses is the application's fault, and the log says so."""
     directory = os.open(tmp_path, os.O_RDONLY)
-    opened = await open_door(sending(piece(directory, 0, 10), length=10))
+    opened = await open_either(sending(piece(directory, 0, 10), length=10))
 
     await opened.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     os.close(directory)
@@ -417,7 +410,7 @@ async def test_client_goes_while_the_disk_works(
         os.close(file)
 
     monkeypatch.setattr(os, "preadv", cold)
-    monkeypatch.setattr(sendfile, "_read_ahead", slow)
+    monkeypatch.setattr(page_cache, "_read_ahead", slow)
     opened = await open_door(sending(piece(file, 0, SIZE)))
     before = open_descriptors()
     client = await opened.client()
@@ -427,14 +420,13 @@ async def test_client_goes_while_the_disk_works(
     await asyncio.sleep(0.02)
     assert opened.door.connections == 0
     release.set()
-    await asyncio.sleep(0.05)
 
-    assert open_descriptors() == before
+    await until(lambda: open_descriptors() <= before)
 
 
 async def test_many_at_once(open_door: OpenDoor, path: Path) -> None:
     """Fifty transfers at once are all exact."""
-    opened = await open_door(sending({"type": PATH_SEND, "path": str(path)}))
+    opened = await open_door(sending_whole(path))
 
     async def pull() -> bool:
         client = await opened.client()
@@ -443,17 +435,16 @@ async def test_many_at_once(open_door: OpenDoor, path: Path) -> None:
     assert all(await asyncio.gather(*(pull() for _ in range(50))))
 
 
-async def test_small_answers_in_between(open_door: OpenDoor, path: Path) -> None:
+async def test_small_answers_in_between(open_either: OpenEither, path: Path) -> None:
     """A transfer gives way: other connections are answered while it runs."""
 
-    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/small":
             await answer(send, b"small")
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": PATH_SEND, "path": str(path)})
+        else:
+            await sending_whole(path)(scope, receive, send)
 
-    opened = await open_door(app)
+    opened = await open_either(app)
     slow, other = await opened.client(receive_buffer=4096), await opened.client()
     await slow.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await slow.receive()

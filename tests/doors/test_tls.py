@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from cypd.doors.asgi import PATH_SEND, REQUEST_SLABS, Message, Receive, Scope, Send
+from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, Message, Receive, Scope, Send
 from cypd.doors.plain import Limits
 from cypd.doors.tls import CertificateError, Certificates
 from tests.authority import Authority
@@ -314,7 +314,8 @@ async def test_pull_by_http_2(open_tls: OpenTls, authority: Authority, gibibyte:
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"%d" % GIB)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": PATH_SEND, "path": str(gibibyte)})
+        with gibibyte.open("rb") as file:
+            await send({"type": ZEROCOPY_SEND, "file": file})
 
     opened = await open_tls(app, limits=PATIENT)
     before = anonymous_memory()
@@ -335,7 +336,7 @@ async def test_stalled_pull(
     open_tls: OpenTls, authority: Authority, gibibyte: Path, protocol: str
 ) -> None:
     """A client that hardly reads holds the application back; little waits in memory for it."""
-    sent, gone = 0, asyncio.Event()
+    sent, begun, gone = 0, asyncio.Event(), asyncio.Event()
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         nonlocal sent
@@ -345,14 +346,16 @@ async def test_stalled_pull(
                 body = bytes(256 * 1024)
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 sent += len(body)
+                begun.set()
         except ConnectionError:
             gone.set()
             raise
 
     opened = await open_tls(app, limits=PATIENT)
     before = anonymous_memory()
-    slowly = ("--limit-rate", "1k", "--max-time", "2", "--output", "/dev/null")
+    slowly = ("--limit-rate", "1k", "--max-time", "6", "--output", "/dev/null")
     pulling = asyncio.create_task(curl(opened, authority, protocol, *slowly))
+    await asyncio.wait_for(begun.wait(), 20)
     await asyncio.sleep(1.5)
     held, grown = sent, anonymous_memory() - before
     with contextlib.suppress(AssertionError):  # its time is over: an error for curl
@@ -360,30 +363,39 @@ async def test_stalled_pull(
 
     assert 0 < held < 32 << 20
     assert grown < 32 << 20
-    await asyncio.wait_for(gone.wait(), 5)
+    await asyncio.wait_for(gone.wait(), 20)
 
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
 async def test_stalled_file(
     open_tls: OpenTls, authority: Authority, gibibyte: Path, protocol: str
 ) -> None:
-    """Of a whole file, too, little waits in memory for a client that hardly reads."""
+    """Of a file, too, little waits in memory; and the application learns that the client goes."""
+    begun, gone = asyncio.Event(), asyncio.Event()
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"%d" % GIB)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": PATH_SEND, "path": str(gibibyte)})
+        begun.set()
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            with gibibyte.open("rb") as file:
+                await send({"type": ZEROCOPY_SEND, "file": file})
+        except ConnectionError:
+            gone.set()
+            raise
 
     opened = await open_tls(app, limits=PATIENT)
     before = anonymous_memory()
-    slowly = ("--limit-rate", "1k", "--max-time", "2", "--output", "/dev/null")
+    slowly = ("--limit-rate", "1k", "--max-time", "6", "--output", "/dev/null")
     pulling = asyncio.create_task(curl(opened, authority, protocol, *slowly))
+    await asyncio.wait_for(begun.wait(), 20)
     await asyncio.sleep(1.5)
     grown = anonymous_memory() - before
     with contextlib.suppress(AssertionError):  # its time is over: an error for curl
         await pulling
 
     assert grown < 32 << 20
+    await asyncio.wait_for(gone.wait(), 20)
 
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
@@ -575,7 +587,7 @@ async def test_no_product_name(open_tls: OpenTls) -> None:
     assert (await client.get()).headers[b"server"] == b"cypd"
 
 
-async def test_path_of_another_length(
+async def test_file_of_another_length(
     open_tls: OpenTls, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A file that has not its declared length is never sent as if it had."""
@@ -584,7 +596,8 @@ async def test_path_of_another_length(
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"5")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": PATH_SEND, "path": str(tmp_path / "file")})
+        with (tmp_path / "file").open("rb") as file:
+            await send({"type": ZEROCOPY_SEND, "file": file})
 
     opened = await open_tls(app)
     client = await opened.client()

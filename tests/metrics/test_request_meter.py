@@ -1,12 +1,13 @@
 """The meter of requests: what it counts of answers of every kind, and that it changes none."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cypd.doors.asgi import PATH_SEND, REQUEST_SLABS, ZEROCOPY_SEND, Receive, Scope, Send
+from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, Receive, Scope, Send
 from cypd.metrics import table
 from cypd.metrics.named import NamedProjects
 from cypd.metrics.page import Page
@@ -28,6 +29,8 @@ class House:
         self.sent: list[dict[str, Any]] = []
         self.during: list[int] = []
         """What was counted as sent when each message was handed on."""
+        self.active: list[int] = []
+        """How many pulls were active then."""
 
     async def ask(
         self,
@@ -35,9 +38,10 @@ class House:
         status: int = 200,
         method: str = "GET",
         path: str = BLOB,
+        seconds: float = 0,
         **extra: Any,
     ) -> None:
-        """Have one request answered."""
+        """Have one request answered; each message takes ``seconds`` to send."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             scope["target"] = parse(method, path)
@@ -50,9 +54,12 @@ class House:
 
         async def send(message: dict[str, Any]) -> None:
             self.during.append(self.count(table.SENT) or 0)
+            self.active.append(self.count(table.ACTIVE_PULLS) or 0)
+            await asyncio.sleep(seconds)
             self.sent.append(message)
 
-        scope = {"method": method, "path": path, "headers": [], "extensions": {}, **extra}
+        scope = {"method": method, "path": path, "headers": [], "extensions": {}}
+        scope |= {"scheme": "http"} | extra
         await metered(application, self.page, NamedProjects(self.folder, 10))(scope, receive, send)
 
     def count(self, metric: table.Metric, *labels: str) -> int | None:
@@ -83,6 +90,7 @@ async def test_a_large_file_is_counted_while_it_is_sent(house: House) -> None:
     assert [it["offset"] for it in pieces] == [10, 10 + 64 * MIB, 10 + 128 * MIB]
     assert [it["more_body"] for it in pieces] == [True, True, False]
     assert house.during == [0, 0, 64 * MIB, 128 * MIB]
+    assert house.active == [0, 1, 1, 1]
     assert house.pulled("sendfile") == 150 * MIB == house.count(table.SENT)
     assert house.count(table.ACTIVE_PULLS) == 0
 
@@ -99,7 +107,7 @@ async def test_who_leaves_in_the_middle_got_the_pieces_before(house: House) -> N
         if message.get("offset"):
             raise ConnectionResetError
 
-    scope = {"method": "GET", "path": BLOB, "headers": [], "extensions": {}}
+    scope = {"method": "GET", "path": BLOB, "scheme": "http", "extensions": {}}
     named = NamedProjects(house.folder, 10)
     with pytest.raises(ConnectionResetError):
         await metered(application, house.page, named)(scope, None, send)  # type: ignore[arg-type]
@@ -109,13 +117,13 @@ async def test_who_leaves_in_the_middle_got_the_pieces_before(house: House) -> N
     assert house.count(table.REQUESTS, "blobs", "GET", "200") == 1
 
 
-async def test_a_path_is_sent_by_way_of_memory(house: House, tmp_path: Path) -> None:
-    """By TLS a whole file is read and encrypted: its size counts, as of memory."""
-    file = tmp_path / "blob"
-    file.write_bytes(b"x" * 1000)
-    await house.ask({"type": PATH_SEND, "path": str(file)})
+async def test_a_file_by_tls_goes_by_way_of_memory(house: House) -> None:
+    """It is read and encrypted there."""
+    message = {"type": ZEROCOPY_SEND, "file": 3, "offset": 0, "count": 1000}
+    await house.ask(message, scheme="https")
 
     assert house.pulled("memory") == 1000
+    assert house.pulled("sendfile") is None
 
 
 async def test_pieces_from_memory_add_up(house: House) -> None:
@@ -125,6 +133,26 @@ async def test_pieces_from_memory_add_up(house: House) -> None:
 
     assert house.pulled("memory") == 3 * MIB + 3
     assert house.during[-1] >= 2 * MIB
+    assert house.active == [0, 1, 1, 1, 1]
+    assert house.count(table.ACTIVE_PULLS) == 0
+
+
+async def test_a_list_in_pieces_is_no_active_pull(house: House) -> None:
+    """However long it takes to send it."""
+    piece = {"type": "http.response.body", "body": b"x", "more_body": True}
+    await house.ask(piece, {"type": "http.response.body"}, path="/v2/library/app/tags/list")
+
+    assert house.active == [0, 0, 0]
+
+
+async def test_a_rate_is_of_the_time_that_sending_took(house: House) -> None:
+    """Not of the moment in which the application said what is to be sent."""
+    message = {"type": ZEROCOPY_SEND, "file": 3, "offset": 0, "count": 2 * MIB}
+    await house.ask(message, scheme="https", seconds=0.1)
+    *counts, rate = Pages(house.folder).values()[(table.PULL_RATE.name,)]
+
+    assert sum(counts) == 1
+    assert 0 < rate <= 20 * MIB
 
 
 @pytest.mark.parametrize("status", [401, 404, 416, 500])

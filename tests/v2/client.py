@@ -3,10 +3,9 @@
 import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from cypd.doors.asgi import PATH_SEND, REQUEST_SLABS, ZEROCOPY_SEND, Application, Message
+from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, Application, Message
 from tests.daemon import basic
 
 
@@ -111,9 +110,7 @@ class _Exchange:
                 self._headers[name] = before + value.decode()
             return
         self.used.append(message["type"])
-        if message["type"] == PATH_SEND:
-            self._body += Path(message["path"]).read_bytes()
-        elif message["type"] == ZEROCOPY_SEND:
+        if message["type"] == ZEROCOPY_SEND:
             count, offset = message["count"], message["offset"]
             self._body += os.pread(message["file"], count, offset)
         else:

@@ -1,11 +1,17 @@
 """One request and its response, in ASGI's words."""
 
 import logging
-import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from cypd.doors.asgi import PATH_SEND, REQUEST_SLABS, ZEROCOPY_SEND, Message, Scope
+from cypd.doors.asgi import (
+    REQUEST_SLABS,
+    ZEROCOPY_SEND,
+    FileRange,
+    Message,
+    Scope,
+    file_range,
+)
 from cypd.doors.plain import sendfile
 from cypd.doors.plain.body import DISCONNECT, Body
 from cypd.doors.plain.h1 import Head
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
-_EXTENSIONS: dict[str, dict[str, Any]] = {ZEROCOPY_SEND: {}, PATH_SEND: {}}
+_EXTENSIONS: dict[str, dict[str, Any]] = {ZEROCOPY_SEND: {}}
 # Up to here one copy behind the head is cheaper than a second buffer in writev(2).
 _ONE_WRITE = 64 * 1024
 
@@ -164,9 +170,8 @@ class Exchange:
             if self.connection.write_paused:
                 await self.connection.drained()
         elif kind == ZEROCOPY_SEND:
-            await self._send_file(self.response, **_file_range(message))
-        elif kind == PATH_SEND:
-            await self._send_path(self.response, message["path"])
+            piece, more = file_range(message), bool(message.get("more_body"))
+            await self._send_file(self.response, piece, more=more)
         else:
             raise RuntimeError(f"unknown ASGI message {kind!r}")
         if self.complete:
@@ -219,43 +224,18 @@ class Exchange:
         else:
             connection.write_many((head, body))
 
-    async def _send_file(
-        self, response: ResponseHead, file: int, offset: int, count: int, *, more: bool
-    ) -> None:
+    async def _send_file(self, response: ResponseHead, piece: FileRange, *, more: bool) -> None:
+        file, start, stop = piece
+        count = stop - start
         head = b"" if self.started else self._begin(response, None if more else count)
         self._account(count, more=more)
         if self._framing is Framing.NONE or not count:
             self.connection.write(head)
         elif self._framing is Framing.CHUNKED:
-            await sendfile.send(self.connection, head + b"%x\r\n" % count, file, offset, count)
+            await sendfile.send(self.connection, head + b"%x\r\n" % count, file, start, count)
             self.connection.write(b"\r\n")
         else:
-            await sendfile.send(self.connection, head, file, offset, count)
+            await sendfile.send(self.connection, head, file, start, count)
         if self._framing is Framing.CHUNKED and not more:
             self.connection.write(LAST_CHUNK)
         self.complete = not more
-
-    async def _send_path(self, response: ResponseHead, path: str) -> None:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            await self._send_file(response, file, 0, os.fstat(file).st_size, more=False)
-        finally:
-            os.close(file)
-
-
-def _file_range(message: Message) -> dict[str, Any]:
-    """The defaults of ``http.response.zerocopysend``: from where the file stands to its end."""
-    file = message["file"]
-    descriptor = file if isinstance(file, int) else file.fileno()
-    offset = message.get("offset")
-    if offset is None:
-        offset = os.lseek(descriptor, 0, os.SEEK_CUR)
-    count = message.get("count")
-    if count is None:
-        count = max(os.fstat(descriptor).st_size - offset, 0)
-    return {
-        "file": descriptor,
-        "offset": offset,
-        "count": count,
-        "more": bool(message.get("more_body")),
-    }

@@ -15,8 +15,9 @@ import errno
 import os
 import socket
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
+
+from cypd.doors import page_cache
 
 if TYPE_CHECKING:
     from cypd.doors.plain.protocol import Connection
@@ -29,16 +30,12 @@ SMALL: Final = 256 * 1024
 # has taken more than a small answer: megabytes for each of thousands that read nothing cost the
 # kernel 0.5 ms a client to queue, and as much to free.
 UNSENT: Final = 128 * 1024
-# Asked of the disk at once when a file turns out to be cold.
-READ_AHEAD: Final = 8 * SLICE
 
 # A socket that is heard of so often before its turn has come is not listened to until then.
 _OFTEN: Final = 8
 
 # What TCP says of a client that has gone without a word (tcp(7), ip(7)).
 _UNREACHABLE: Final = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
-
-_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cypd-warm")
 
 
 async def send(connection: "Connection", head: bytes, file: int, offset: int, count: int) -> None:
@@ -152,7 +149,7 @@ class Pump:
         if self._done.done():
             return
         if self._offset >= self._warm_until:
-            if self._is_cold():
+            if page_cache.is_cold(self._file, self._offset, min(SLICE, self._left)):
                 self._warm()
                 return
             self._warm_until = self._offset + SLICE
@@ -174,29 +171,12 @@ class Pump:
         if not self._left:
             self.stop()
 
-    def _is_cold(self) -> bool:
-        """Would ``sendfile`` wait for the disk in the next slice?
-
-        Asked of its first and last page (RWF_NOWAIT: EAGAIN if the page is not there).
-        """
-        try:
-            for position in (self._offset, self._offset + min(SLICE, self._left) - 1):
-                os.preadv(self._file, [bytearray(1)], position, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:  # EOPNOTSUPP: a filesystem that cannot tell
-            return False
-        return False
-
     def _warm(self) -> None:
         """Read the next slice into the page cache, off the loop."""
         self._warming = True
         self._disarm()
         size = min(SLICE, self._left)
-        ahead = min(READ_AHEAD, self._left)
-        work = self._loop.run_in_executor(
-            _threads, _read_ahead, os.dup(self._file), self._offset, size, ahead
-        )
+        work = page_cache.warm(self._loop, self._file, self._offset, size, self._left)
         work.add_done_callback(self._warmed)
 
     def _warmed(self, work: "asyncio.Future[None]") -> None:
@@ -208,13 +188,3 @@ class Pump:
         else:
             self._warm_until = self._offset + SLICE
             self._ask()
-
-
-def _read_ahead(file: int, offset: int, size: int, ahead: int) -> None:
-    """Ask for ``ahead`` bytes and wait for the first ``size``. Closes ``file``."""
-    try:
-        os.posix_fadvise(file, offset, ahead, os.POSIX_FADV_WILLNEED)
-        for position in (offset, offset + size // 2, offset + size - 1):
-            os.preadv(file, [bytearray(1)], position)
-    finally:
-        os.close(file)

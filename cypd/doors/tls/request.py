@@ -3,12 +3,12 @@
 from http import HTTPStatus
 from typing import Any
 
-from cypd.doors.asgi import PATH_SEND, REQUEST_SLABS, Receive, Scope
+from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, Receive, Scope
 from cypd.doors.plain.h1 import HOST, RequestError, decode_path
 from cypd.doors.plain.limits import Limits
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
-_PATH_SEND: dict[str, dict[str, Any]] = {PATH_SEND: {}}
+_FILES: dict[str, dict[str, Any]] = {ZEROCOPY_SEND: {}}
 
 
 def read_scope(given: Scope, limits: Limits, receive_slab: Receive) -> Scope:
@@ -37,7 +37,7 @@ def read_scope(given: Scope, limits: Limits, receive_slab: Receive) -> Scope:
         "headers": _checked(headers, version),
         "client": _address(given["client"]),
         "server": _address(given["server"]),
-        "extensions": {**_PATH_SEND, REQUEST_SLABS: {"receive": receive_slab}},
+        "extensions": {**_FILES, REQUEST_SLABS: {"receive": receive_slab}},
     }
 
 

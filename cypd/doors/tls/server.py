@@ -51,7 +51,7 @@ class TlsDoor:
 
     @property
     def active(self) -> int:
-        """Requests whose application runs. A whole file goes out after that (``pathsend``)."""
+        """Requests that are being answered."""
         return len(self._running)
 
     async def start(self, sockets: list[socket.socket]) -> None:

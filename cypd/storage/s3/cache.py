@@ -68,7 +68,7 @@ class DiskCache:
         """Return a copy, open, if there is one."""
         path = self._path(digest)
         try:
-            file = OpenFile(str(path), os.open(path, os.O_RDONLY | os.O_CLOEXEC), size)
+            file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), size)
         except FileNotFoundError:
             return None
         found = os.fstat(file.fileno())
