@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +11,7 @@ from cypd.doors.tls import sockets as kernel
 from cypd.doors.tls.certificates import Certificates
 from cypd.doors.tls.exchange import Exchange
 from cypd.doors.tls.granian import Granian
+from cypd.doors.tls.watch import Watch
 
 # Seconds that Granian gets to notice that its connections were cut. Out of descriptors it never
 # does: it asks for the next connection over and over, and does nothing else.
@@ -40,6 +40,8 @@ class TlsDoor:
         self._addresses: list[kernel.Address] = []
         self._workers: list[Granian] = []
         self._running: set[asyncio.Task[Any]] = set()
+        self._watch: Watch
+        self._watching: asyncio.Task[None]
 
     def __repr__(self) -> str:
         return f"<TlsDoor {self.connections} connections, {self.active} active>"
@@ -47,7 +49,7 @@ class TlsDoor:
     @property
     def connections(self) -> int:
         """Open connections, those in their handshake included."""
-        return sum(1 for address in self._addresses for _ in kernel.connections(address))
+        return sum(1 for _ in kernel.connections(self._addresses))
 
     @property
     def active(self) -> int:
@@ -61,6 +63,8 @@ class TlsDoor:
         """
         self._sockets = sockets
         self._addresses = [sock.getsockname()[:2] for sock in sockets]
+        self._watch = Watch(self._addresses, self._limits)
+        self._watching = asyncio.create_task(self._watch.run())
         for sock in sockets:
             # Granian can't tell that a client has stopped reading, the kernel can (tcp(7)); the
             # connections inherit it.
@@ -74,6 +78,7 @@ class TlsDoor:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (Granian makes one for each request)
         self._running.add(task)
+        self._watch.heard(int(scope["client"][1]))
         try:
             await Exchange(self._limits, scope, receive, send).run(self._app)
         finally:
@@ -89,6 +94,7 @@ class TlsDoor:
         if not await self._has_ended(ended, deadline):
             await self._cut()
             await asyncio.wait({ended}, timeout=_LAST_WAIT)
+        self._watching.cancel()
 
     async def _end(self) -> None:
         await self._linger()
@@ -111,28 +117,26 @@ class TlsDoor:
         hyper waits for their PING, as long as it takes.
         """
         loop = asyncio.get_running_loop()
-        end, silent = loop.time() + deadline, set[kernel.Silence]()
+        end, silent = loop.time() + deadline, dict[object, kernel.Progress]()
         while not ended.done() and (left := end - loop.time()) > 0:
             await asyncio.wait({ended}, timeout=min(left, _SILENCE))
-            before, silent = silent, set[kernel.Silence]()
+            before, silent = silent, dict[object, kernel.Progress]()
             if self._running:
                 continue  # whoever it is for may be silent
-            for connection in self._open_connections():
+            for connection in kernel.connections(self._addresses):
                 with suppress(OSError):  # the client was faster
-                    silence = kernel.silence(connection)
-                    if silence in before:
+                    peer, progress = connection.getpeername(), kernel.progress(connection)
+                    if progress.is_sending:
+                        continue
+                    if before.get(peer) == progress:
                         connection.shutdown(socket.SHUT_RDWR)
-                    elif silence is not None:
-                        silent.add(silence)
+                    else:
+                        silent[peer] = progress
         return ended.done()
-
-    def _open_connections(self) -> Iterator[socket.socket]:
-        for address in self._addresses:
-            yield from kernel.connections(address)
 
     async def _cut(self) -> None:
         """Hang up, cancel what still runs, and wait until it has cleaned up behind itself."""
-        for connection in self._open_connections():
+        for connection in kernel.connections(self._addresses):
             with suppress(OSError):  # the client was faster
                 connection.shutdown(socket.SHUT_RDWR)
         running = tuple(self._running)
