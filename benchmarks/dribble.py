@@ -1,7 +1,8 @@
 """Run as a program: clients that take their time, of three kinds in equal parts.
 
-    python -m benchmarks.dribble PORT COUNT BLOB AUTHORIZATION
+    python -m benchmarks.dribble PORT COUNT BLOB AUTHORIZATION [ROOT]
 
+By TLS if there is a file of whose certificates to trust.
 Some send a request's header byte by byte, some its body, some read a large blob by the hundred
 bytes. When all are closed it prints, as JSON, how many there were and after how many seconds the
 last one was.
@@ -10,6 +11,7 @@ last one was.
 import json
 import resource
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -40,18 +42,20 @@ class Client:
             self.socket.send(b"x")
             while self.socket.recv(4096):
                 pass
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
             return False
         return False
 
 
-def run(port: int, count: int, blob: str, authorization: str) -> dict[str, float]:
+def run(
+    port: int, count: int, blob: str, authorization: str, root: str | None = None
+) -> dict[str, float]:
     """Open so many, dribble until all are closed or patience ends; return what came of it."""
     groups: list[list[Client]] = [[] for _ in range(_STEPS)]
     longest, closed = 0.0, 0
-    opening = _open(port, count, blob, authorization)
+    opening = _open(port, count, blob, authorization, root)
     begun, step = time.monotonic(), 0
     while time.monotonic() - begun < PATIENCE + count / _OPENED_PER_SECOND:
         due = begun + step * _BEAT / _STEPS
@@ -72,7 +76,10 @@ def run(port: int, count: int, blob: str, authorization: str) -> dict[str, float
     return {"clients": count, "closed": closed, "longest": longest}
 
 
-def _open(port: int, count: int, blob: str, authorization: str) -> Iterator[Client]:
+def _open(
+    port: int, count: int, blob: str, authorization: str, root: str | None
+) -> Iterator[Client]:
+    context = ssl.create_default_context(cafile=root) if root else None
     digest = "sha256:" + "0" * 64
     starts = (
         b"GET /v2/ HTTP/1.1\r\nHost: a\r\nSlow: ",
@@ -87,6 +94,8 @@ def _open(port: int, count: int, blob: str, authorization: str) -> Iterator[Clie
         if reads:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW)
         sock.connect(("127.0.0.1", port))
+        if context:
+            sock = context.wrap_socket(sock, server_hostname="127.0.0.1")
         sock.sendall(start)
         sock.setblocking(False)
         yield Client(sock, time.monotonic(), reads)
@@ -95,5 +104,5 @@ def _open(port: int, count: int, blob: str, authorization: str) -> Iterator[Clie
 if __name__ == "__main__":
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    outcome = run(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    outcome = run(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
     sys.stdout.write(json.dumps(outcome) + "\n")

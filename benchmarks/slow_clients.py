@@ -27,18 +27,17 @@ def run(lab: Lab) -> Iterator[Result]:
     """GET a manifest 300 times a second, beside clients that dribble headers, bodies and reads."""
     if SUBJECT not in lab.servers:
         return
-    count = lab.scale.slow_clients
-    p99 = Figure(
-        f"p99 of GET manifest, {_RATE}/s beside {count:,} slow clients",
-        "ms",
-        "lower",
-        [Target(_MOST_RATIO, QUIET)],
-    )
-    last = Figure(
-        f"the last of {count:,} slow clients closed after", "s", "lower", [Target(_MOST_SECONDS)]
-    )
+    yield from _measure(lab, lab.scale.slow_clients, tls=False)
+    yield from _measure(lab, lab.scale.slow_clients // 5, tls=True)
+
+
+def _measure(lab: Lab, count: int, *, tls: bool) -> Iterator[Result]:
+    clients = f"{count:,} slow clients" + (" by TLS" if tls else "")
+    title = f"p99 of GET manifest, {_RATE}/s beside {clients}"
+    p99 = Figure(title, "ms", "lower", [Target(_MOST_RATIO, QUIET)])
+    last = Figure(f"the last of {clients} closed after", "s", "lower", [Target(_MOST_SECONDS)])
     seconds: list[float] = []
-    with lab.running(SUBJECT) as servers:
+    with lab.running(SUBJECT, tls=tls) as servers:
         server = servers[SUBJECT]
         blob = server.put_blob(Blob.of(bytes(_BLOB_BYTES)))
         config = Blob.of(b"{}")
@@ -61,14 +60,13 @@ def _dribble(server: Server, count: int, blob: str) -> float:
     """Let slow clients come; return how long the last was borne, once all are gone."""
     credentials = (server.credentials or "").encode()
     authorization = "Basic " + base64.b64encode(credentials).decode()
+    arguments = [str(server.port), str(count), blob, authorization]
+    if server.tls_port is not None:
+        arguments = [str(server.tls_port), *arguments[1:], str(server.directory / "root.pem")]
     # What is measured beside them shall wait for the server, not for them: they run when the core
     # has nothing else to do (sched(7), SCHED_IDLE).
     command = ["chrt", "--idle", "0", sys.executable, "-m", "benchmarks.dribble"]
-    done = subprocess.run(
-        [*command, str(server.port), str(count), blob, authorization],
-        check=True,
-        stdout=subprocess.PIPE,
-    )
+    done = subprocess.run([*command, *arguments], check=True, stdout=subprocess.PIPE)
     outcome = json.loads(done.stdout)
     if outcome["closed"] < count:
         raise ConnectionError(f"{count - outcome['closed']} slow clients are still there")

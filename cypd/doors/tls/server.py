@@ -66,10 +66,9 @@ class TlsDoor:
         self._watch = Watch(self._addresses, self._limits)
         self._watching = asyncio.create_task(self._watch.run())
         for sock in sockets:
-            # Granian can't tell that a client has stopped reading, the kernel can (tcp(7)); the
-            # connections inherit it.
-            window = round(self._limits.rate_window * 1000)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, window)
+            # As at the plaintext door: who takes nothing is ended before that, and told of it.
+            patience = round(2 * self._limits.rate_window * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
             worker = Granian(self._serve, sock, self._certificates, self._limits)
             self._workers.append(worker)
             await worker.start()
