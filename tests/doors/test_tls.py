@@ -6,6 +6,8 @@ import hashlib
 import os
 import shutil
 import ssl
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -234,6 +236,23 @@ def test_key_that_rustls_can_not_use(authority: Authority, tmp_path: Path) -> No
 
     with pytest.raises(CertificateError, match=r"p521\.pem: rustls can't use it"):
         Certificates(certificate, key).check()
+
+
+def test_what_is_no_fault_of_the_key(authority: Authority) -> None:
+    """Where TLS can't be tried for want of descriptors, that is said, and no file is blamed."""
+    files = authority.files
+    script = (
+        "import pathlib, resource, sys\n"
+        "from cypd.doors.tls import Certificates\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (11, 11))\n"
+        "Certificates(*map(pathlib.Path, sys.argv[1:])).check()\n"
+    )
+    command = (sys.executable, "-c", script, str(files.certificate), str(files.key))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "OSError: TLS can't be tried: " in done.stderr
+    assert "Too many open files" in done.stderr
+    assert "CertificateError" not in done.stderr
 
 
 def self_sign(key: Path, certificate: Path) -> None:

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from cypd.oci.digest import Digest
+from tests.authority import Authority
 from tests.crash.client import Client
 from tests.daemon import CYPD
 from tests.syscalls.strace import Call, parse, require_strace
@@ -60,8 +61,14 @@ def test_the_daemon_does_nothing_that_the_service_forbids(tmp_path: Path) -> Non
     """From start over a reload to its stop it makes no forbidden call, and no writable code."""
     allowed = _allowed_calls()
     strace, log = require_strace(), tmp_path / "strace.log"
-    sweeps = {"CYPD_GC_INTERVAL": "0.2", "CYPD_GC_BLOB_GRACE": "0.2"}
-    daemon = Launcher(tmp_path, sweeps, watchdog=0.5)
+    authority = Authority(tmp_path / "tls")
+    settings = {
+        "CYPD_GC_INTERVAL": "0.2",
+        "CYPD_GC_BLOB_GRACE": "0.2",
+        "CYPD_TLS_CERTIFICATE": str(authority.files.certificate),
+        "CYPD_TLS_KEY": str(authority.files.key),
+    }
+    daemon = Launcher(tmp_path, settings, names=("http", "https"), watchdog=0.5)
     daemon.command = (strace, "-D", "-f", "-o", str(log), *daemon.command)
     with daemon, Client(daemon) as client:
         _use(client)

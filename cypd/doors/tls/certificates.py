@@ -9,6 +9,9 @@ from typing import Literal, Never
 
 Role = Literal["certificate", "key", "client_ca"]
 
+LISTENS = b"listens\n"
+"""What the trial says when all works but what depends on the files."""
+
 
 class CertificateError(Exception):
     """A file can't be used; ``role`` says which, the message names it and says why."""
@@ -32,7 +35,7 @@ class Certificates:
     def check(self) -> None:
         """Raise CertificateError for what is missing, unreadable, malformed or does not match.
 
-        Takes about a second, for it starts a process.
+        Raises OSError if that can't be found out. Takes about a second, for it starts a process.
         """
         _require_certificates("certificate", self.certificate)
         if self.client_ca is not None:
@@ -57,6 +60,8 @@ class Certificates:
         files = [self.certificate, self.key, *filter(None, [self.client_ca])]
         command = [sys.executable, "-I", "-m", "cypd.doors.tls.trial", *map(str, files)]
         tried = subprocess.run(command, env={}, capture_output=True, check=False)  # noqa: S603
+        if LISTENS not in tried.stdout:
+            raise OSError(f"TLS can't be tried: {tried.stderr.decode(errors='replace').strip()}")
         if tried.returncode != 0:
             raise CertificateError(
                 "key",

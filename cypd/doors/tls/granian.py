@@ -25,11 +25,16 @@ _CONNECTION_WINDOW = 4 * 1024 * 1024
 class Granian(Server):
     """Granian on a socket that is bound already, its log lines where all others go.
 
-    It installs no signal handlers; who makes it starts and stops it.
+    It installs no signal handlers; who makes it starts and stops it. Without ``certificates`` it
+    speaks no TLS.
     """
 
     def __init__(
-        self, app: Application, sock: socket.socket, certificates: Certificates, limits: Limits
+        self,
+        app: Application,
+        sock: socket.socket,
+        certificates: Certificates | None,
+        limits: Limits,
     ) -> None:
         super().__init__(
             app,
@@ -48,19 +53,16 @@ class Granian(Server):
             # "incremental" leaves the process's handlers alone; only the level is set.
             log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
             log_level=LogLevels.warning,
-            ssl_cert=certificates.certificate,
-            ssl_key=certificates.key,
-            ssl_protocol_min=SSLProtocols.tls12,
-            ssl_ca=certificates.client_ca,
-            ssl_client_verify=certificates.client_ca is not None,
+            **(_tls(certificates) if certificates else {}),
         )
         # A descriptor of its own, which Rust closes when it stops listening.
         self._descriptor = sock.dup().detach()
+        self._is_local = sock.family == socket.AF_UNIX
 
     def _init_shared_socket(self) -> None:
         """Instead of binding one with SO_REUSEPORT."""
         self._ssp: Any = None
-        self._shd: Any = SocketHolder(self._descriptor, False, self.backlog)  # type: ignore[call-arg]  # the stub has no __new__
+        self._shd: Any = SocketHolder(self._descriptor, self._is_local, self.backlog)  # type: ignore[call-arg]  # the stub has no __new__
 
     async def start(self) -> None:
         """Listen. The certificates have passed ``check``: on others rustls aborts the process."""
@@ -74,3 +76,13 @@ class Granian(Server):
     async def stop(self) -> None:
         """Accept no more, close idle connections, return when running requests have ended."""
         await self.shutdown()
+
+
+def _tls(certificates: Certificates) -> dict[str, Any]:
+    return {
+        "ssl_cert": certificates.certificate,
+        "ssl_key": certificates.key,
+        "ssl_protocol_min": SSLProtocols.tls12,
+        "ssl_ca": certificates.client_ca,
+        "ssl_client_verify": certificates.client_ca is not None,
+    }

@@ -1,15 +1,19 @@
-"""Run as a program, to be ended by rustls or to exit with 0: what it can't use, it aborts on."""
+"""Run as a program, to be ended by rustls or to exit with 0: what it can't use, it aborts on.
+
+First it does all the rest without the files, and says so: what ends it before that is no fault of
+theirs.
+"""
 
 import asyncio
 import os
 import resource
+import socket
 import sys
 from pathlib import Path
 
 from cypd.doors.asgi import Receive, Scope, Send
 from cypd.doors.plain.limits import Limits
-from cypd.doors.plain.server import bind
-from cypd.doors.tls.certificates import Certificates
+from cypd.doors.tls.certificates import LISTENS, Certificates
 from cypd.doors.tls.granian import Granian
 
 
@@ -18,9 +22,15 @@ async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
 
 
 async def _try(certificates: Certificates) -> None:
-    with bind("127.0.0.1", 0) as sock:
-        await Granian(_nothing, sock, certificates, Limits()).start()
-    os._exit(0)  # it need not be stopped in good order
+    for files in (None, certificates):
+        # Nobody connects, and a service that inherits its sockets may make none of the network.
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind("")  # an address that nobody has (unix(7), autobind)
+            granian = Granian(_nothing, sock, files, Limits())
+            await granian.start()
+            await granian.stop()
+        os.write(1, LISTENS)
+    os._exit(0)  # Rust's threads may outlive their server, and do not bear the end of Python
 
 
 if __name__ == "__main__":
