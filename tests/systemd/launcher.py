@@ -8,12 +8,16 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
+from http.client import HTTPSConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cypd.oci.digest import Digest
+from tests.authority import Authority
 from tests.crash.mortal import Mortal
-from tests.daemon import Supervised
+from tests.daemon import Supervised, basic
 
 # The variables name a process id that is known only after the fork, and descriptors from 3 on.
 _EXEC = """
@@ -129,3 +133,15 @@ class Launcher(Mortal, Supervised):
                 with self._heard:
                     self.messages.append(message)
                     self._heard.notify_all()
+
+
+def pull_by_tls(daemon: Launcher, authority: Authority, repository: str, digest: Digest) -> bytes:
+    """Pull a blob at the second socket, which is called https."""
+    port = daemon.sockets[1].getsockname()[1]
+    context = authority.context()
+    with closing(HTTPSConnection("127.0.0.1", port, context=context, timeout=30)) as connection:
+        headers = {"Authorization": basic(daemon.user, daemon.password)}
+        connection.request("GET", f"/v2/{repository}/blobs/{digest}", headers=headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        return response.read()

@@ -31,7 +31,7 @@ cd "$2"
 """
 # What systemd does by cypd.service then.
 SERVICE = """
-systemd-analyze verify cypd.socket cypd-metrics.socket cypd.service
+systemd-analyze verify cypd.socket cypd-metrics.socket cypd-tls.socket cypd.service
 install --directory --owner=cypd --group=cypd --mode=700 /var/lib/cypd
 chown cypd:cypd "$1/state" && mount --bind "$1/state" /var/lib/cypd
 cd /

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from cypd.oci.digest import Digest
+from tests.authority import Authority
 from tests.crash.client import Client
 from tests.daemon import free_port
-from tests.systemd.launcher import Launcher
+from tests.systemd.launcher import Launcher, pull_by_tls
 from tests.systemd.wedge import wedged
 
+BLOB = b"a blob" * 1000
 IS_CI = bool(os.environ.get("CI"))
 # The unit's 20 seconds where time is plenty.
 WATCHDOG_SECONDS = 20.0 if IS_CI else 4.0
@@ -89,6 +92,35 @@ def test_metrics_have_a_socket_of_their_own(tmp_path: Path) -> None:
         assert daemon.request("GET", "/v2/").status == 404
         with socket.socket() as nobody:
             assert nobody.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_tls_has_a_socket_of_its_own(tmp_path: Path) -> None:
+    """What the socket called https serves is TLS, and server.tls_listen is not looked at."""
+    authority, nowhere = Authority(tmp_path / "tls"), free_port()
+    settings = {
+        "CYPD_SERVER_TLS_LISTEN": f"127.0.0.1:{nowhere}",
+        "CYPD_TLS_CERTIFICATE": str(authority.files.certificate),
+        "CYPD_TLS_KEY": str(authority.files.key),
+    }
+    with Launcher(tmp_path, settings, names=("http", "https")) as daemon:
+        with Client(daemon) as client:
+            assert client.push("library/app", Digest.of(BLOB), BLOB) == 201
+        pulled = pull_by_tls(daemon, authority, "library/app", Digest.of(BLOB))
+        with socket.socket() as nobody:
+            assert nobody.connect_ex(("127.0.0.1", nowhere)) != 0
+
+    assert pulled == BLOB
+
+
+def test_a_socket_for_tls_needs_a_certificate(tmp_path: Path) -> None:
+    """Without one the start ends, and says what is missing."""
+    daemon = Launcher(tmp_path, names=("http", "https"))
+    daemon.spawn()
+    status = daemon.ended(60)
+    daemon.close()
+
+    assert status == 78
+    assert "tls.certificate: a socket for TLS needs a PEM file here" in daemon.log.read_text()
 
 
 def test_a_socket_that_nothing_serves_ends_the_start(tmp_path: Path) -> None:
