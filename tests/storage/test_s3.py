@@ -161,11 +161,15 @@ async def test_a_wrong_digest_keeps_what_was_there_before(storage: S3Storage) ->
     assert not await keys(storage, "uploads/")
 
 
-@pytest.mark.parametrize("boot", ["the same", "another"])
+@pytest.mark.parametrize("boot", ["the same", "another", "told by the manager", "unknown"])
 async def test_another_process_goes_on(
     tmp_path: Path, weed: Weed, monkeypatch: pytest.MonkeyPatch, boot: str
 ) -> None:
-    """With the hash as it was; after a restart of the machine it is made anew of the parts."""
+    """With the hash as it was; where it may be another boot it is made anew of the parts."""
+    is_lost = boot in ("another", "unknown")
+    if boot in ("told by the manager", "unknown"):
+        monkeypatch.setattr(journal, "_BOOT_ID", tmp_path / "hidden")  # ProcSubset=pid
+        monkeypatch.setenv("BOOT_ID", "" if is_lost else "a boot")
     there = weed.settings(part_size=PART)
     reads: list[str] = []
     real = Store.read
@@ -182,7 +186,7 @@ async def test_another_process_goes_on(
     async with open_s3(there, tmp_path) as second:
         assert await second.staged_size("an-upload") == 11 << 20
         async with second.stage("an-upload", "sha256") as staged:
-            assert len(reads) == (2 if boot == "another" else 0)
+            assert len(reads) == (2 if is_lost else 0)
             await write(staged, CONTENT[11 << 20 :])
             async with second.place(staged, DIGEST):
                 pass

@@ -7,7 +7,6 @@ that a crash has cut off counts for nothing.
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -80,9 +79,9 @@ class Journal:
         self._note(part)
 
     def note_hash(self, progress: Progress) -> None:
-        """Note how far the hash is, if its state can be told."""
-        if (state := state_of(progress.hash)) is not None:
-            line = _Hashed(progress.size, progress.algorithm, state, _boot_id())
+        """Note how far the hash is, if its state can be told, and for how long it holds."""
+        if (state := state_of(progress.hash)) is not None and (boot := _boot_id()):
+            line = _Hashed(progress.size, progress.algorithm, state, boot)
             self._append(msgspec.json.encode(line) + b"\n")
 
     def cut(self, size: int) -> None:
@@ -137,6 +136,12 @@ def orphans(folder: Path) -> Sequence[str]:
     return [upload_id for upload_id in ids if upload_id not in names]
 
 
-@cache
 def _boot_id() -> str:
-    return _BOOT_ID.read_text(encoding="ascii").strip()
+    """Return what no other boot of this machine has, or nothing where nobody tells.
+
+    The service manager may have to: ``ProcSubset=pid`` hides the kernel's file.
+    """
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return os.environ.get("BOOT_ID", "")
