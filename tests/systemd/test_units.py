@@ -49,11 +49,20 @@ def test_the_units_are_understood(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_service_is_confined() -> None:
-    """systemd's own measure of exposure is 1.2 of 10 at most; most services of Debian have 9."""
-    done = analyze("security", "--offline=true", "--threshold=12", str(SERVICE))
+@pytest.mark.parametrize(("additions", "tenths"), [([], 5), (["outbound.conf"], 12)])
+def test_the_service_is_confined(tmp_path: Path, additions: list[str], tenths: int) -> None:
+    """systemd's own measure of exposure is 0.5 of 10, and 1.2 of one that reaches other hosts."""
+    unit = tmp_path / SERVICE.name
+    folder = unit.with_suffix(".service.d")
+    folder.mkdir()
+    shutil.copy(SERVICE, unit)
+    for name in additions:
+        shutil.copy(UNITS / name, folder)
+    done = analyze("security", "--offline=true", f"--threshold={tenths}", str(unit))
+    tighter = analyze("security", "--offline=true", f"--threshold={tenths - 1}", str(unit))
 
     assert done.returncode == 0, done.stdout[-2000:]
+    assert tighter.returncode != 0  # the addition is read, and the figure is this one
 
 
 @pytest.mark.timeout(240)
