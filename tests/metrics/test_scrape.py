@@ -146,7 +146,7 @@ def test_storage_and_quotas_are_told(daemon: Measured) -> None:
     assert found[series("cypd_projects")] == 2
 
 
-def test_the_process_is_told_without_proc_stat(daemon: Measured) -> None:
+def test_the_process_is_told(daemon: Measured) -> None:
     """Memory, descriptors, CPU time and start are those that the kernel shows to others."""
     found = daemon.scrape()
     folder = Path("/proc") / str(daemon.pid)

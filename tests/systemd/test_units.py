@@ -5,22 +5,30 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from cypd.oci.digest import Digest
 from tests.authority import Authority
 from tests.crash.client import Client
 from tests.daemon import CYPD
+from tests.metrics.measured import series
 from tests.syscalls.strace import Call, parse, require_strace
+from tests.systemd import use
 from tests.systemd.launcher import Launcher
+from tests.weed import Weed
 
 ROOT = Path(__file__).parent.parent.parent
 UNITS = ROOT / "systemd"
 SERVICE = UNITS / "cypd.service"
 BLOB = Random(0).randbytes(1 << 20)
+PARTS = Random(0).randbytes(17 << 20)  # a part of 16 MiB that is sent while the rest comes
+PROC_OF_PROCESSES = (
+    *("unshare", "--mount", "--propagation=private", "sh", "-c"),
+    *('mount -t proc -o subset=pid proc /proc && exec "$@"', "sh"),
+)
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,38 +79,43 @@ def test_the_daemon_does_nothing_that_the_service_forbids(tmp_path: Path) -> Non
     allowed = _allowed_calls()
     strace, log = require_strace(), tmp_path / "strace.log"
     authority = Authority(tmp_path / "tls")
-    settings = {
-        "CYPD_GC_INTERVAL": "0.2",
-        "CYPD_GC_BLOB_GRACE": "0.2",
-        "CYPD_TLS_CERTIFICATE": str(authority.files.certificate),
-        "CYPD_TLS_KEY": str(authority.files.key),
-    }
-    daemon = Launcher(tmp_path, settings, names=("http", "https"), watchdog=0.5)
+    sweeps = {"CYPD_GC_INTERVAL": "0.2", "CYPD_GC_BLOB_GRACE": "0.2"}
+    settings = {**use.settings(authority), **sweeps}
+    daemon = Launcher(tmp_path, settings, names=use.NAMES, watchdog=0.5)
     daemon.command = (strace, "-D", "-f", "-o", str(log), *daemon.command)
     with daemon, Client(daemon) as client:
-        _use(client)
+        use.use(daemon, client, authority, BLOB, tmp_path)
         daemon.hear("WATCHDOG=1", count=3)
         os.kill(daemon.pid, signal.SIGHUP)
         daemon.hear("READY=1", count=2, deadline=100)
     calls = parse(log.read_text(errors="replace"))
 
-    assert {"sendfile", "flock", "accept4"} <= {call.name for call in calls}
-    assert {call.name for call in calls} - allowed == set()
+    names = {call.name for call in calls}
+
+    assert {"sendfile", "flock", "accept4", "landlock_create_ruleset", "setpriority"} <= names
+    assert names - allowed == set()
     assert {call.arguments for call in calls if _is_foreign_socket(call)} == set()
     assert [call for call in calls if _is_writable_code(call)] == []
 
 
-def _use(client: Client) -> None:
-    """Push, pull, resume, mount and delete."""
-    digest = Digest.of(BLOB)
-    location = client.open_session("library/app")
-    assert client.send("PATCH", location, BLOB[:1000]).status == 202
-    location = client.send("PATCH", location, BLOB[1000:]).headers["Location"]
-    assert client.send("PUT", f"{location}?digest={digest}").status == 201
-    path = f"/v2/library/app/blobs/{digest}"
-    assert client.send("GET", path).body == BLOB
-    assert client.send("GET", path, headers={"Range": "bytes=5-9"}).body == BLOB[5:10]
-    assert client.send("DELETE", path).status == 202
+@pytest.mark.timeout(240)
+def test_the_daemon_needs_no_more_of_proc_than_processes(tmp_path: Path) -> None:
+    """With /proc as ProcSubset=pid leaves it: parts for S3, TLS, a scan, a process's figures."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    authority = Authority(tmp_path / "tls")
+    with Weed(tmp_path) as weed:
+        settings = {**use.settings(authority), **weed.environment}
+        daemon = Launcher(tmp_path, settings, names=use.NAMES)
+        daemon.command = (*PROC_OF_PROCESSES, *daemon.command)
+        with daemon, Client(daemon, timeout=60) as client:
+            assert not Path(f"/proc/{daemon.pid}/root/proc/stat").exists()
+            found = use.use(daemon, client, authority, PARTS, tmp_path)
+
+    assert found[series("process_resident_memory_bytes")] > 10 << 20
+    assert found[series("process_open_fds")] > 5
+    assert found[series("process_cpu_seconds_total")] > 0
+    assert 0 <= time.time() - found[series("process_start_time_seconds")] < 240
 
 
 def _is_foreign_socket(call: Call) -> bool:
