@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from yarl import URL
 
-from cypd.config import ConfigError
+from cypd.config import S3, ConfigError
 from cypd.oci.digest import Digest
 from cypd.registry.ports import (
     BlobMissing,
@@ -26,7 +27,7 @@ from cypd.registry.ports import (
     Unavailable,
     UploadBusy,
 )
-from cypd.storage.s3 import journal, open_s3
+from cypd.storage.s3 import journal, open_s3, opening
 from cypd.storage.s3 import storage as engine
 from cypd.storage.s3.owner import ForeignKeys
 from cypd.storage.s3.plain import PlainClient, UnknownLength
@@ -598,6 +599,20 @@ async def test_a_store_is_checked_before_it_is_trusted(tmp_path: Path) -> None:
             assert await read(storage, DIGEST, len(CONTENT)) == CONTENT
             await storage.collect(lambda _: False, placed_before=FUTURE)
             assert not await storage.has(DIGEST, len(CONTENT))
+
+
+async def test_a_store_that_hangs_delays_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What needs no blob is served soon, however long an answer of the store may take."""
+    monkeypatch.setattr(opening, "_LOOK_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        there = S3(endpoint=endpoint, bucket="b", access_key="a", secret_key="b")
+        async with asyncio.timeout(20), open_s3(there, tmp_path):
+            pass
+
+    assert "what needs a blob fails until then" in caplog.text
 
 
 async def test_a_store_that_hangs_is_given_up(own_weed: Weed, tmp_path: Path) -> None:

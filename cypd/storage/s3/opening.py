@@ -1,5 +1,6 @@
 """Making the engine: clients, sessions, credentials, and a first look at the store."""
 
+import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -24,13 +25,14 @@ log = logging.getLogger(__name__)
 
 _CONNECTIONS = 1000
 _READ_BYTES = 256 << 10
+_LOOK_SECONDS = 20.0  # at the start; two attempts may take longer than a service manager waits
 
 
 @asynccontextmanager
 async def open_s3(settings: S3, root: Path) -> AsyncIterator[S3Storage]:
     """Give the engine over the store that the settings name, with its local state under ``root``.
 
-    A store that does not answer, or refuses, is told in the log: what needs no blob is served.
+    A store that does not answer soon, or refuses, is told in the log: what needs no blob is served.
     """
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(_client(settings, settings.endpoint))
@@ -59,12 +61,14 @@ async def open_s3(settings: S3, root: Path) -> AsyncIterator[S3Storage]:
         )
         stack.push_async_callback(storage.close)
         try:
-            await store.require_bucket()
-            await storage.claim()
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await store.require_bucket()
+                await storage.claim()
         except ForeignKeys as error:
             raise ConfigError(f"s3.bucket, s3.prefix: {error}") from None
-        except (Unavailable, StoreRefused) as error:
-            log.warning("bucket %s: %s; what needs a blob fails until then", settings.bucket, error)
+        except (TimeoutError, Unavailable, StoreRefused) as error:
+            told = str(error) or f"no answer in {_LOOK_SECONDS:g} seconds"
+            log.warning("bucket %s: %s; what needs a blob fails until then", settings.bucket, told)
         yield storage
 
 
