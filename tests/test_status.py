@@ -104,16 +104,21 @@ def test_people_get_a_page(daemon: Daemon) -> None:
 
 
 def test_a_token_is_shown(tmp_path: Path) -> None:
-    """Metrics that want one get that of the configuration; without it the answer says why not."""
+    """Metrics that want one get that of the configuration, or a credential; without either the
+    answer says why not.
+    """
+    (tmp_path / "metrics-token").write_text(f"{TOKEN}\n")
+    passed = {"CYPD_METRICS_TOKEN": "", "CREDENTIALS_DIRECTORY": str(tmp_path)}
     settings = {
         "CYPD_SERVER_METRICS_LISTEN": f"127.0.0.1:{free_port()}",
         "CYPD_METRICS_TOKEN": TOKEN,
     }
     with Daemon(tmp_path, settings) as daemon:
         shown = cypd_status(daemon, "--once")
+        as_credential = cypd_status(daemon, "--once", **passed)
         hidden = cypd_status(daemon, "--once", CYPD_METRICS_TOKEN="")
 
-    assert shown.returncode == 0
+    assert (shown.returncode, as_credential.returncode) == (0, 0)
     assert (hidden.returncode, hidden.stdout) == (1, "")
     assert "wants another metrics.token" in hidden.stderr
 

@@ -17,6 +17,7 @@ from cypd.commands.screen import Screen, is_screen
 from cypd.commands.sizes import readable
 from cypd.config import Config, ConfigError
 from cypd.logs import printable
+from cypd.systemd import credential
 
 _SECONDS = 1.0  # between two looks
 _MAX_BYTES = 32 << 20
@@ -43,9 +44,10 @@ def _scraper(config: Config) -> Scrape:
     if not addresses:
         raise ConfigError("server.metrics_listen: it is empty, so nobody tells what cypd does")
     host, port = addresses[0]
+    token = config.metrics.token or credential(os.environ, "metrics-token")
 
     def scrape() -> Sample:
-        status, body = ask((host, port), "/metrics", most=_MAX_BYTES, token=config.metrics.token)
+        status, body = ask((host, port), "/metrics", most=_MAX_BYTES, token=token)
         if status == HTTPStatus.UNAUTHORIZED:
             raise Failed(f"{host}:{port} wants another metrics.token than this one")
         if status != HTTPStatus.OK or b"cypd_build_info" not in body:
