@@ -1,13 +1,16 @@
 """``--json``: whatever comes of a command, a program can read it."""
 
+import argparse
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cypd.commands.parser import parser
 from tests.daemon import CYPD, Daemon, free_port
 from tests.test_cli import run
 
@@ -20,11 +23,39 @@ COMMANDS = (
     ("user", "disable", "nobody"),
 )
 
+SILENT = {
+    "serve": "it tells nothing but its log, which log.format makes JSON",
+    "completion": "a shell reads what it prints",
+}
+
 
 def document(text: str) -> Any:
     """Return what a line of output holds."""
     [line] = text.splitlines()
     return json.loads(line)
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parser of each command."""
+    groups = [it for it in parser._actions if isinstance(it, argparse._SubParsersAction)]
+    if not groups:
+        yield parser
+    for group in groups:
+        for inner in group.choices.values():
+            yield from leaves(inner)
+
+
+def test_every_command_has_it() -> None:
+    """No command is without ``--json`` but those that are named here, with the reason."""
+    commands = list(leaves(parser()))
+    without = {
+        it.prog.removeprefix("cypd ")
+        for it in commands
+        if "--json" not in it._option_string_actions
+    }
+
+    assert len(commands) > 15
+    assert without == SILENT.keys()
 
 
 def test_health_is_told(tmp_path: Path) -> None:
