@@ -137,7 +137,9 @@ def _add_backup(commands: "Commands") -> None:
         "of the lost one.",
         json=_SIZES,
     )
-    backup.add_argument("folder", type=Path, help="where to; a new folder, or an earlier backup")
+    backup.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="where to; a new folder, or an earlier backup"
+    )
     _add_copying(backup)
 
 
