@@ -14,29 +14,30 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.daemon import Daemon, Response, basic
+from tests.metrics.measured import Measured
 from tests.samples import EMPTY, image
 from tests.weed import Weed
 
 CONTENT = os.urandom(3 << 20)
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 BLOB = f"/v2/library/app/blobs/{DIGEST}"
+UPLOADS = "/v2/library/app/blobs/uploads/"
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, weed: Weed, request: pytest.FixtureRequest) -> Iterator[Daemon]:
+def daemon(tmp_path: Path, weed: Weed, request: pytest.FixtureRequest) -> Iterator[Measured]:
     """A daemon that keeps its blobs in the store; a test's parameter adds to its environment."""
     prefix = {"CYPD_S3_PREFIX": f"served-{time.monotonic_ns()}"}
-    with Daemon(tmp_path, weed.environment | prefix | getattr(request, "param", {})) as daemon:
+    with Measured(tmp_path, weed.environment | prefix | getattr(request, "param", {})) as daemon:
         yield daemon
 
 
 def push(daemon: Daemon, content: bytes = CONTENT) -> str:
     """Push a blob in one request."""
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    url = f"/v2/library/app/blobs/uploads/?digest={digest}"
-    response = daemon.request("POST", url, body=content)
+    response = daemon.request("POST", f"{UPLOADS}?digest={digest}", body=content)
 
     assert response.status == 201, response
     return digest
@@ -112,8 +113,8 @@ def test_clients_are_sent_to_the_public_endpoint(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("daemon", [{"CYPD_S3_CACHE_SIZE": str(64 << 20)}], indirect=True)
-def test_a_copy_is_served_the_second_time(daemon: Daemon) -> None:
-    """The same bytes and ranges, whether they come from the store or from the disk."""
+def test_a_copy_is_served_the_second_time(daemon: Measured) -> None:
+    """The same bytes and ranges, from the store at first, and then from the disk by sendfile."""
     push(daemon)
     for _ in range(3):
         assert daemon.request("GET", BLOB).body == CONTENT
@@ -121,8 +122,24 @@ def test_a_copy_is_served_the_second_time(daemon: Daemon) -> None:
     while not list(daemon.state.rglob(DIGEST.replace(":", "-"))):
         assert time.monotonic() < end
         time.sleep(0.05)
+    before = sent_by_sendfile(daemon, 3 * len(CONTENT))
+    assert before < 3 * len(CONTENT)
     assert daemon.request("GET", BLOB).body == CONTENT
     assert daemon.request("GET", BLOB, headers={"Range": "bytes=-5"}).body == CONTENT[-5:]
+    after = sent_by_sendfile(daemon, 4 * len(CONTENT) + 5)
+    assert after - before == len(CONTENT) + 5
+
+
+def sent_by_sendfile(daemon: Measured, pulled: int) -> float:
+    """Return how much went out so, of ``pulled`` bytes: wait until all of them are counted."""
+    end = time.monotonic() + 30
+    while True:
+        found = {key: it for key, it in daemon.scrape().items() if "pulled_bytes" in key[0]}
+        if sum(found.values()) == pulled:
+            break
+        assert time.monotonic() < end, found
+        time.sleep(0.02)
+    return sum(it for key, it in found.items() if ("source", "sendfile") in key[1])
 
 
 def test_without_the_store_the_rest_is_served(tmp_path: Path) -> None:
@@ -172,6 +189,23 @@ def test_credentials_come_from_the_service_manager(tmp_path: Path, weed: Weed) -
         assert daemon.request("GET", BLOB).body == CONTENT
 
 
+def test_credentials_come_from_the_environment(tmp_path: Path, weed: Weed) -> None:
+    """Without keys in its settings it takes those that other clients of S3 take, and tells wrong
+    ones at the start as what they are.
+    """
+    environment = {k: v for k, v in weed.environment.items() if "KEY" not in k}
+    usual = {"AWS_ACCESS_KEY_ID": weed.access_key, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    prefix = {"CYPD_S3_PREFIX": "by-environment"}
+    with Daemon(tmp_path, environment | usual | prefix) as daemon:
+        assert daemon.request("POST", f"{UPLOADS}?digest={DIGEST}", body=CONTENT).status == 500
+        daemon.wait_for("bucket blobs: the S3 store refuses ListObjectsV2: 403 SignatureDoesNot")
+        daemon.stop()
+        daemon.environment["AWS_SECRET_ACCESS_KEY"] = weed.secret_key
+        daemon.start()
+        push(daemon)
+        assert daemon.request("GET", BLOB).body == CONTENT
+
+
 def test_nobody_else_loads_the_client() -> None:
     """It is large: without ``storage.driver = "s3"`` it costs neither time nor memory."""
     script = "import sys, cypd.composition; sys.exit('botocore' in sys.modules)"
@@ -198,7 +232,7 @@ def test_memory_does_not_grow_with_a_blob(daemon: Daemon) -> None:
                 most = max(most, resident(daemon.pid))
             yield piece
 
-    url = f"/v2/library/app/blobs/uploads/?digest={digest}"
+    url = f"{UPLOADS}?digest={digest}"
     length = {"Content-Length": str(size)}
     assert daemon.request("POST", url, headers=length, body=body()).status == 201
     assert most - idle < 16 << 20
