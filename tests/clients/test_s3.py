@@ -1,5 +1,6 @@
 """The clients people have, and a registry that keeps its blobs in a store by S3."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from tests.clients.client import Client
 from tests.clients.conftest import CLIENTS
 from tests.clients.images import MIB, TAG, Layout
 from tests.clients.test_clients import config_of, digest_at, logged_in
+from tests.crash.gate import Gate
 from tests.daemon import Daemon
+from tests.metrics.measured import Measured
 from tests.weed import Weed
 
 NewClient = Callable[[str], Client]
@@ -24,23 +27,70 @@ def weed(scratch: Path) -> Iterator[Weed]:
 
 
 @pytest.fixture
-def registry(scratch: Path, weed: Weed) -> Iterator[Daemon]:
+def redirect() -> str:
+    """What ``s3.redirect`` is."""
+    return "off"
+
+
+@pytest.fixture
+def asked() -> list[bytes]:
+    """What clients have sent to the store by themselves."""
+    return []
+
+
+@pytest.fixture
+def registry(scratch: Path, weed: Weed, asked: list[bytes], redirect: str) -> Iterator[Measured]:
     """The daemon as it comes, with its blobs in the store."""
+
+    def note(piece: bytes) -> bool:
+        asked.append(piece)
+        return False
+
     (scratch / "registry").mkdir()
-    patient = {"CYPD_S3_READ_TIMEOUT": "120"}  # the store is on the same small machine
-    with Daemon(scratch / "registry", weed.environment | patient) as daemon:
-        yield daemon
+    with Gate(weed.port, note) as way:
+        settings = {
+            "CYPD_S3_READ_TIMEOUT": "120",  # the store is on the same small machine
+            "CYPD_S3_REDIRECT": redirect,
+            "CYPD_S3_PUBLIC_ENDPOINT": way.endpoint,
+        }
+        with Measured(scratch / "registry", weed.environment | settings) as daemon:
+            yield daemon
 
 
+# Three of them pull without redirects below.
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize(
+    ("name", "redirect"), [*((name, "on") for name in CLIENTS), ("ctr", "off")]
+)
 def test_push_and_pull(
-    weed: Weed, registry: Daemon, new_client: NewClient, scratch: Path, name: str
+    weed: Weed,
+    registry: Measured,
+    asked: list[bytes],
+    new_client: NewClient,
+    scratch: Path,
+    name: str,
+    redirect: str,
 ) -> None:
-    """Every client gets back what it has pushed, and the layers are in the store alone."""
+    """Every client gets back what it has pushed, and the layers are in the store alone. With
+    ``s3.redirect`` it takes the large ones from there, and the registry's credentials stay here.
+    """
     layout = Layout(scratch / "image")
     layout.image([layout.layer({"hello": b"hello"}), layout.large_layer(32 * MIB)])
     check_round_trip(weed, registry, new_client, layout, name, 32 * MIB)
+    pulled: Counter[str] = Counter()
+    for (metric, labels), size in registry.scrape().items():
+        if metric == "cypd_pulled_bytes_total":
+            pulled[dict(labels)["source"]] += int(size)
+    sent = b"".join(asked).lower()
+
+    if redirect == "off":
+        assert not sent
+        assert pulled.total() >= 32 * MIB
+    else:
+        assert pulled.pop("redirect") >= 32 * MIB
+        assert pulled.total() < MIB
+        assert b"x-amz-signature=" in sent
+        assert b"authorization" not in sent
 
 
 @pytest.mark.waits
