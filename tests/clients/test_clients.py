@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import Authority
 from tests.clients.client import Client, ClientError
 from tests.clients.conftest import CLIENTS
 from tests.clients.images import ARCHITECTURE, INDEX, MANIFEST, MIB, TAG, Layout
-from tests.daemon import Daemon, free_port
+from tests.daemon import Daemon
 
 NewClient = Callable[[str], Client]
 
@@ -186,35 +185,6 @@ def test_anonymous_pulls_can_be_allowed(
         assert digest_at(registry, "team/app") == client.pull(reference).digest
         with pytest.raises(ClientError, match=REFUSED):
             client.push(other)
-
-
-@pytest.mark.timeout(180)
-@every_client
-def test_push_and_pull_by_tls(
-    scratch: Path, new_client: NewClient, image: Layout, name: str
-) -> None:
-    """With the authority's certificate every client pushes and pulls by TLS as it does without."""
-    authority = Authority(scratch / "tls")
-    host = f"127.0.0.1:{free_port()}"
-    environment = {
-        "CYPD_SERVER_TLS_LISTEN": host,
-        "CYPD_TLS_CERTIFICATE": str(authority.files.certificate),
-        "CYPD_TLS_KEY": str(authority.files.key),
-    }
-    (scratch / "registry").mkdir()
-    reference = f"{host}/team/app:{TAG}"
-    with Daemon(scratch / "registry", environment) as registry:
-        source, target = new_client(name), new_client(name)
-        for client in (source, target):
-            client.trust(host, authority.root)
-            client.login(host)
-        source.load(image, reference)
-
-        pushed = source.push(reference)
-        pulled = target.pull(reference)
-
-        assert pushed == digest_at(registry, "team/app") == pulled.digest
-        assert config_of(image) == pulled.config
 
 
 @pytest.mark.timeout(120)
