@@ -2,14 +2,16 @@
 
 import base64
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPMessage
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -200,7 +202,23 @@ def basic(user: str, password: str) -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on, and that nobody is given soon.
+
+    Not by the kernel to whoever connects (ip(7), ip_local_port_range: from 32768 on), for it may be
+    seconds until somebody listens there, and not to another test by this function.
+    """
+    while True:
+        port = next(_ports)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+def _own_ports() -> Iterator[int]:
+    """Return the ports of this process among those that share the tests, from any of them on."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    own = range(10_000, 32_768)[int(worker) % 16 :: 16]
+    start = secrets.randbelow(len(own))  # not random: tests seed that alike
+    return cycle([*own[start:], *own[:start]])
+
+
+_ports = _own_ports()

@@ -2,14 +2,12 @@
 
 import json
 import os
-import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from itertools import count
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, Self
 
 from cypd.config import S3
 from cypd.doors.tls import Certificates
+from tests.daemon import free_port
 
 ACCESS_KEY = "an-access-key"
 SECRET_KEY = "a-secret-key"
@@ -38,9 +37,7 @@ class Weed:
     bucket = BUCKET
 
     def __init__(self, directory: Path, tls: Certificates | None = None) -> None:
-        ports = _free_ports(2 * len(_PORTS))
-        self._ports = dict(zip(_PORTS, ports, strict=False))
-        self._ports |= {f"{name}.grpc": ports.pop() for name in _PORTS}
+        self._ports = {it: free_port() for name in _PORTS for it in (name, f"{name}.grpc")}
         self.port = self._ports["s3.port"]
         self.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._certificates = (
@@ -208,19 +205,3 @@ def _status(
         return connection.getresponse().status
     finally:
         connection.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that are free together, and that the kernel gives to nobody who connects.
-
-    Those it gives (ip(7), ip_local_port_range, from 32768 on) may be taken by any client before the
-    store, which takes some of its ports seconds after it was started, comes to listen there.
-    """
-    found: list[int] = []
-    with ExitStack() as taken:
-        while len(found) < count:
-            port = 10_000 + secrets.randbelow(22_000)  # not random: tests seed that alike
-            with suppress(OSError):
-                taken.enter_context(socket.create_server(("127.0.0.1", port)))
-                found.append(port)
-    return found

@@ -12,6 +12,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 from tests.daemon import Daemon
 
@@ -124,19 +125,19 @@ def api(
     return json.loads(response.body)["data"]
 
 
-_tokens: dict[str, str] = {}
+_tokens: WeakKeyDictionary[Daemon, str] = WeakKeyDictionary()
 
 
 def sign_in(daemon: Daemon) -> str:
     """Return an access token of the administrator."""
-    if daemon.host not in _tokens:
+    if daemon not in _tokens:
         body = json.dumps({"username": daemon.user, "password": daemon.password}).encode()
         headers = {"Content-Type": "application/json"}
         path = "/api/v1/auth/login"
         response = daemon.request("POST", path, headers=headers, body=body, auth=False)
         assert response.status == 200, response.body
-        _tokens[daemon.host] = json.loads(response.body)["data"]["access_token"]
-    return _tokens[daemon.host]
+        _tokens[daemon] = json.loads(response.body)["data"]["access_token"]
+    return _tokens[daemon]
 
 
 def project(daemon: Daemon, name: str) -> str:
