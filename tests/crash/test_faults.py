@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from cypd.oci.digest import Digest
+from tests.attacks.watch import eventually
 from tests.crash import oracle
 from tests.crash.client import Client
 from tests.crash.mortal import Mortal
@@ -95,8 +96,8 @@ def test_one_error_of_the_disk_fails_every_write_of_its_commit(
 ) -> None:
     """EIO for a commit of several writes ends the daemon: none is tried again and acknowledged."""
     digest = _digest(KEPT)
-    # While the first commit waits in its meta page, the other mounts queue up for the second.
-    slow = "inject=pwrite64:delay_enter=300000:when=1"
+    # While the first commit waits in its first write, the other mounts queue up for the second.
+    slow = "inject=pwrite64:delay_enter=3000000:when=1"
     inject = (
         "-e",
         "trace=pwrite64,fdatasync",
@@ -106,6 +107,7 @@ def test_one_error_of_the_disk_fails_every_write_of_its_commit(
         "inject=fdatasync:error=EIO:when=2",
     )
     only = ("-P", str(daemon.state / "metadata" / "data.mdb"))
+    log = tmp_path / "strace.log"
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(daemon)) for _ in range(6)]
         for client in clients:
@@ -113,13 +115,14 @@ def test_one_error_of_the_disk_fails_every_write_of_its_commit(
         assert clients[0].push("mount/first", digest, KEPT) == 201  # the project is there
 
         def mount(number: int) -> int:
-            sleep(0.1 * (number > 0))
+            if number:
+                assert eventually(lambda: log.stat().st_size > 0, 20), "that write has not begun"
             path = f"/v2/mount/{number}/blobs/uploads/?mount={digest}&from=library/app"
             return clients[number].send("POST", path, b"").status
 
         with (
             ThreadPoolExecutor(len(clients)) as pool,
-            Strace(daemon.pid, tmp_path / "strace.log", *only, *inject),
+            Strace(daemon.pid, log, *only, *inject),
         ):
             assert list(pool.map(mount, range(len(clients)))) == [201, 500, 500, 500, 500, 500]
 

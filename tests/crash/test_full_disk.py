@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from cypd.oci.digest import Digest
+from tests.attacks.watch import eventually
 from tests.crash import oracle
 from tests.crash.client import Client
 from tests.daemon import Daemon
@@ -17,7 +18,6 @@ SMALLEST = 4096
 SWEEPS = {
     "CYPD_GC_INTERVAL": "0.2",
     "CYPD_GC_BLOB_GRACE": "0.2",
-    "CYPD_UPLOADS_SESSION_TTL": "0.2",
     "CYPD_STORAGE_MIN_FREE": "0",  # what is refused in time is never full
 }
 
@@ -94,10 +94,7 @@ def _check(client: Client, kept: list[str]) -> None:
 
 def _push_until_it_fits(client: Client, content: bytes) -> None:
     digest = str(Digest.of(content))
-    statuses = []
-    while client.push("library/app", digest, content) != 201:
-        statuses.append(503)
-        assert len(statuses) < 100
+    assert eventually(lambda: client.push("library/app", digest, content) == 201, 30)
     assert client.send("GET", _path(digest)).body == content
 
 
