@@ -140,12 +140,13 @@ class Daemon:
         headers: Mapping[str, str] | None = None,
         body: bytes | Iterable[bytes] | None = None,
         auth: bool = True,
+        timeout: float = 30,
     ) -> Response:
         """Send one request on a connection of its own, as the administrator unless told not to."""
         fields = dict(headers or {})
         if auth:
             fields.setdefault("Authorization", basic(self.user, self.password))
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, body, fields)
             response = connection.getresponse()

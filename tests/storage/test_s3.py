@@ -479,20 +479,20 @@ async def test_a_late_delete_is_outwaited(
     async def cut(*_: object, **__: object) -> None:
         raise Unavailable("nobody knows what came of it")
 
+    begun = time.time()
     with monkeypatch.context() as patch:
         patch.setattr(Store, "delete", cut)
         patch.setattr(engine, "_DELETE_SECONDS", 2)
         with pytest.raises(Unavailable):
             await storage.collect(lambda _: False, placed_before=FUTURE)
-    begun = time.time()
     await store(storage, b"content")
-    assert time.time() - begun > 1.5
+    assert time.time() - begun > 2.5
 
     begun = time.time()
     assert await storage.collect(lambda _: False, placed_before=FUTURE) == 1
     assert not await storage.has(digest, 7)
     await store(storage, b"content")
-    assert time.time() - begun < 3 or (tmp_path / "shards" / shard_of(digest)).read_text()
+    assert time.time() - begun < 10 or (tmp_path / "shards" / shard_of(digest)).read_text()
 
 
 async def test_the_store_refuses_a_delete_that_is_too_late(storage: S3Storage) -> None:
@@ -617,7 +617,7 @@ async def test_a_store_that_hangs_delays_no_start(
 
 async def test_a_store_that_hangs_is_given_up(own_weed: Weed, tmp_path: Path) -> None:
     """It keeps its connections and answers nothing: the timeout counts."""
-    async with opened(own_weed, tmp_path, read_timeout=1.0) as storage:
+    async with opened(own_weed, tmp_path, read_timeout=3.0) as storage:
         await store(storage)
         own_weed.pause()
         try:

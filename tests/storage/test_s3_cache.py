@@ -106,7 +106,10 @@ async def test_the_second_pull_is_a_file(
 async def test_who_comes_together_shares_one_way(storage: S3Storage, reads: list[str]) -> None:
     """However many want a blob that is not here, it is fetched once."""
     digest = await store(storage, CONTENT)
-    found = await asyncio.gather(*(pull(storage, digest, len(CONTENT)) for _ in range(20)))
+    contents = [await storage.open(digest, len(CONTENT)) for _ in range(20)]
+    found = await asyncio.gather(*map(read, contents))
+    for content in contents:
+        content.close()
 
     assert found == [CONTENT] * 20
     assert len(reads) == 1

@@ -150,14 +150,14 @@ async def test_a_slow_server_is_waited_for() -> None:
     whole = ok(body)
     steps: list[Step] = [
         whole[:100],
-        0.4,
+        1.0,
         whole[100:1000],
-        0.4,
+        1.0,
         whole[1000:2000],
-        0.4,
+        1.0,
         whole[2000:],
     ]
-    async with answering([steps]) as server, client(read_timeout=0.9) as plain:
+    async with answering([steps]) as server, client(read_timeout=2.5) as plain:
         assert await fetch(plain, server) == body
 
 

@@ -214,6 +214,7 @@ def test_nobody_else_loads_the_client() -> None:
 
 @pytest.mark.waits
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("daemon", [{"CYPD_S3_READ_TIMEOUT": "120"}], indirect=True)
 def test_memory_does_not_grow_with_a_blob(daemon: Daemon) -> None:
     """A push of 1 GiB, and a pull of it that nobody reads, take a few MiB."""
     size = 1 << 30
@@ -234,7 +235,8 @@ def test_memory_does_not_grow_with_a_blob(daemon: Daemon) -> None:
 
     url = f"{UPLOADS}?digest={digest}"
     length = {"Content-Length": str(size)}
-    assert daemon.request("POST", url, headers=length, body=body()).status == 201
+    response = daemon.request("POST", url, headers=length, body=body(), timeout=600)
+    assert response.status == 201
     assert most - idle < 16 << 20
     pulls = [stalled(daemon, digest) for _ in range(4)]
     time.sleep(2)

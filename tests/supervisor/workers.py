@@ -114,12 +114,15 @@ class Service(Mortal, Supervised):
         headers: Mapping[str, str] | None = None,
         body: bytes | Iterable[bytes] | None = None,
         auth: bool = True,
+        timeout: float = 30,
     ) -> Response:
         """Send a request as ``Daemon`` does."""
         if self._by is None:
-            return super().request(method, path, headers=headers, body=body, auth=auth)
+            return super().request(
+                method, path, headers=headers, body=body, auth=auth, timeout=timeout
+            )
         fields = {"Authorization": basic(self.user, self.password)} if auth else {}
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             with self.only(self._by):
                 connection.request("GET", "/healthz")
