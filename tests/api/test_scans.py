@@ -372,7 +372,7 @@ def test_what_is_anothers_does_not_exist(project: Project) -> None:
 
 def test_a_scan_can_be_cancelled(project: Project) -> None:
     """Its process ends with it; one that is over can't be."""
-    project.push("latest", {"sleep": 30})
+    project.push("latest", {"sleep": 300})
     _, _, data = project.request()
     project.until(data["id"], "running")
     time.sleep(0.5)
@@ -382,9 +382,7 @@ def test_a_scan_can_be_cancelled(project: Project) -> None:
     assert (409, 20011, None) == again
     project.push("next", {})
 
-    start = time.monotonic()
     assert "succeeded" == project.scan("next")["status"]
-    assert time.monotonic() - start < 25
 
 
 def test_the_end_of_a_scan_is_an_event(project: Project) -> None:
@@ -513,7 +511,7 @@ def test_exceptions_expire(project: Project) -> None:
 
     assert [403, 200] == [excuse("CVE-1"), excuse("CVE-1", "CVE-2")]
     assert 403 == excuse("CVE-1", "CVE-2", for_seconds=-1)
-    assert 200 == excuse("CVE-1", "CVE-2", for_seconds=2)
+    assert 200 == excuse("CVE-1", "CVE-2", for_seconds=5)
     project.eventually(lambda: pull(project, "latest")[0] == 403)
 
 

@@ -166,6 +166,7 @@ def test_an_import_that_is_killed_changes_nothing(tmp_path: Path) -> None:
     while not new.exists():
         assert killed.poll() is None
         time.sleep(0.001)
+    killed.send_signal(signal.SIGSTOP)
     busy = cypd(tmp_path, "import", "good.zip")
     killed.send_signal(signal.SIGKILL)
     killed.wait(30)
