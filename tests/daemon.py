@@ -83,7 +83,7 @@ class Daemon:
         assert self._process is not None, "the daemon is not running"
         return self._process.pid
 
-    def start(self, deadline: float = 20) -> None:
+    def start(self, deadline: float = 60) -> None:
         """Start on the same port and state as before; return when it answers ``GET /v2/``."""
         self.spawn()
         try:
@@ -130,7 +130,7 @@ class Daemon:
         """End the daemon and its workers at once (SIGKILL), as a power cut would."""
         with suppress(ProcessLookupError):  # it had ended by itself
             os.killpg(self.pid, signal.SIGKILL)
-        self._wait(10)
+        self._wait(30)
 
     def request(
         self,
@@ -154,7 +154,7 @@ class Daemon:
         finally:
             connection.close()
 
-    def wait_for(self, line: str, deadline: float = 10) -> None:
+    def wait_for(self, line: str, deadline: float = 30) -> None:
         """Return when the log has ``line``."""
         end = time.monotonic() + deadline
         while line not in self.log.read_text(errors="replace"):

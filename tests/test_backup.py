@@ -19,6 +19,8 @@ from tests.weed import Weed
 
 LARGE = os.urandom(3 << 20)
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:

@@ -7,6 +7,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cypd.oci.digest import Digest
 from tests.access.house import House
 from tests.api.test_scans import Project, pull
@@ -45,9 +47,10 @@ def import_record(daemon: Daemon, directory: Path, record: Any) -> None:
     file = directory / "record.json"
     file.write_text(json.dumps(record))
     command = [CYPD, "vulndb", "import", str(file)]
-    subprocess.run(command, check=True, env=daemon.environment, timeout=60)
+    subprocess.run(command, check=True, env=daemon.environment, timeout=120)
 
 
+@pytest.mark.timeout(180)
 def test_an_image_from_its_push_to_the_refusal_of_its_pull(tmp_path: Path) -> None:
     """Without data it is told what to import; with it, what is found has its layer and its SBOM;
     newer data has the image scanned again.

@@ -88,7 +88,7 @@ def test_a_multi_platform_index_keeps_its_digest(
     assert index.top["digest"] == target.pull(name).digest
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_every_platform_of_an_index_comes_back(
     registry: Daemon, new_client: NewClient, index: Layout
 ) -> None:
@@ -143,7 +143,7 @@ def test_an_interrupted_push_can_be_repeated(
     assert pushed == logged_in(new_client("skopeo"), registry).pull(reference).digest
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @every_client
 def test_a_wrong_password_is_refused(
     registry: Daemon, new_client: NewClient, image: Layout, name: str
@@ -157,7 +157,7 @@ def test_a_wrong_password_is_refused(
     sign_in_and_pull(client, registry, reference, registry.password)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @every_client
 def test_anonymous_pulls_are_refused_by_default(
     registry: Daemon, new_client: NewClient, image: Layout, name: str
@@ -169,7 +169,7 @@ def test_anonymous_pulls_are_refused_by_default(
         new_client(name).pull(reference)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @every_client
 def test_anonymous_pulls_can_be_allowed(
     scratch: Path, new_client: NewClient, image: Layout, name: str

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec.structs import replace
@@ -15,6 +16,8 @@ from cypd.accounts.ports import PersonalToken, Session, User
 from cypd.metadata.lmdb import LmdbMetadata
 from cypd.metadata.memory import MemoryMetadata
 from cypd.refusals import Code, Refusal
+
+pytestmark = pytest.mark.timeout(300)
 
 IDS = [f"{number:08x}-0000-4000-8000-00000000000{number}" for number in range(3)]
 NAMES, ADDRESSES = ["a", "ab", "b"], ["", "a@example.org", "b@example.org"]

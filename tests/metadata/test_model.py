@@ -8,6 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -23,6 +24,8 @@ from cypd.refusals import Refusal
 from cypd.registry.inventory_ports import Pulls, Window
 from cypd.registry.ports import Upload
 from tests.samples import ACT, EMPTY, image, index, name, parsed, project
+
+pytestmark = pytest.mark.timeout(300)
 
 REPOSITORIES = [name("a"), name("a/b"), name("b"), name("a-c/d")]
 repositories = st.sampled_from(REPOSITORIES)

@@ -316,6 +316,7 @@ def test_many_projects_are_some_and_the_others(tmp_path: Path) -> None:
             assert project == "other" or size == sizes[project]
 
 
+@pytest.mark.timeout(300)
 def test_the_file_of_one_daemon_is_read_by_another(tmp_path: Path) -> None:
     """Two processes of one registry: either tells of both, and what one did that was killed."""
     first, second = Measured(tmp_path), Measured(tmp_path)

@@ -49,7 +49,7 @@ def test_ready_means_that_a_write_went_through(tmp_path: Path) -> None:
         daemon.hear("READY=1", count=2)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.alone
 def test_a_writer_that_hangs_gets_the_daemon_restarted(tmp_path: Path) -> None:
     """Signs of life end with the writer's; within 25 seconds it serves again, all workers of it."""
     with Launcher(tmp_path, watchdog=WATCHDOG_SECONDS) as daemon:
@@ -127,7 +127,7 @@ def test_a_socket_that_nothing_serves_ends_the_start(tmp_path: Path) -> None:
     """A socket of an unknown name is refused, and named: nobody would ever answer there."""
     daemon = Launcher(tmp_path, names=("http", "htps"))
     daemon.spawn()
-    status = daemon.ended()
+    status = daemon.ended(60)
     daemon.close()
 
     assert status == 78

@@ -63,7 +63,6 @@ def test_a_push_is_told_and_signed(daemon: Daemon) -> None:
     )
 
 
-@pytest.mark.timeout(120)
 def test_whatever_the_receiver_does_every_event_arrives_in_order(tmp_path: Path) -> None:
     """It fails, stalls, resets and answers 500: all pushes of a repository come in their order.
 
