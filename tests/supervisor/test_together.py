@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from random import Random
@@ -59,9 +60,15 @@ def server_of(service: Service, connection: HTTPConnection) -> int:
         if (fields[1][-4:], fields[2][-4:]) == (f"{service.port:04X}", f"{port:04X}"):
             link = f"socket:[{fields[9]}]"
             for pid in service.workers():
-                if any(it.readlink().name == link for it in Path(f"/proc/{pid}/fd").iterdir()):
+                if link in _open_files(pid):
                     return pid
     raise AssertionError(f"nobody has accepted {connection}")
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    for it in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed since
+            yield it.readlink().name
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -11,6 +12,8 @@ import pytest
 
 from cypd.oci.digest import Digest
 from cypd.oci.media_types import OCI_INDEX
+from cypd.turn import is_taken
+from tests.attacks.watch import eventually
 from tests.crash.client import Client
 from tests.daemon import Daemon
 from tests.syscalls.strace import Call, Strace
@@ -27,7 +30,10 @@ _WRITES = {"write", "writev", "sendto", "sendmsg"}
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon with a blob of 256 MiB and a manifest; its timers do nothing meanwhile."""
-    settings = {"CYPD_SCANNING_ENGINE": "off"}  # it looks for a new database twice a second
+    settings = {
+        "CYPD_SCANNING_ENGINE": "off",  # it looks for a new database twice a second
+        "CYPD_EVENTS_PULL_INTERVAL": "3600",
+    }
     with Daemon(tmp_path_factory.mktemp("pull"), settings) as daemon:
         with Client(daemon) as client:
             assert client.push("library/app", DIGEST, BLOB) == 201
@@ -39,15 +45,15 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def _wait_for_sweep(daemon: Daemon) -> None:
     """Wait until the janitor's first round is over: it opens files too."""
-    deadline = time.monotonic() + 5
-    while any("/blobs/" in name for name in _open_files(daemon)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert eventually(lambda: not is_taken(daemon.state / "collection.lock"), 30)
 
 
 def _open_files(daemon: Daemon) -> list[str]:
-    folder = f"/proc/{daemon.pid}/fd"
-    return sorted(os.readlink(f"{folder}/{number}") for number in os.listdir(folder))
+    names = []
+    for link in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed since
+            names.append(os.readlink(link))
+    return sorted(names)
 
 
 def test_a_pull_moves_its_body_with_sendfile_alone(daemon: Daemon, tmp_path: Path) -> None:
@@ -75,18 +81,22 @@ def test_a_pull_moves_its_body_with_sendfile_alone(daemon: Daemon, tmp_path: Pat
 def test_a_manifest_pull_is_three_system_calls(daemon: Daemon, tmp_path: Path) -> None:
     """On a kept connection a manifest by tag costs a wait, a read and a write, and no file."""
     pulls = 300
-    with Client(daemon) as client:
-        assert client.send("GET", MANIFEST_PATH).body == MANIFEST
-        with Strace(daemon.pid, tmp_path / "strace.log") as strace:
-            for _ in range(pulls):
-                assert client.send("GET", MANIFEST_PATH).status == 200
-        counts = strace.counts()
+    usual = Counter(read=pulls, write=pulls)
+    found: list[Counter[str]] = []
+    while usual not in found and len(found) < 3:  # what is done once a minute may come between
+        with Client(daemon) as client:
+            assert client.send("GET", MANIFEST_PATH).body == MANIFEST
+            with Strace(daemon.pid, tmp_path / "strace.log") as strace:
+                for _ in range(pulls):
+                    assert client.send("GET", MANIFEST_PATH).status == 200
+        # Clocks tick some times a second: waits that time out, and asyncio asks which process it
+        # is in.
+        ticks = {("epoll_pwait", 0), ("getpid", daemon.pid)}
+        counts = Counter(it.name for it in strace.calls() if (it.name, it.result) not in ticks)
+        assert pulls - 1 <= counts.pop("epoll_pwait") <= pulls * 1.5
+        found.append(counts)
 
-    # Clocks tick some times a second: waits that time out, and asyncio asks which process it is in.
-    counts.pop("getpid", None)
-    waits = counts.pop("epoll_pwait")
-    assert pulls - 1 <= waits <= pulls * 1.5
-    assert counts == Counter(read=pulls, write=pulls)
+    assert usual in found
 
 
 def _bytes(calls: list[Call], names: set[str], file: str) -> int:
@@ -105,7 +115,7 @@ def _check_balance(calls: list[Call]) -> None:
     assert opens == sum(it.name == "close" and it.result == 0 for it in calls)
 
 
-def _settled(daemon: Daemon, expected: list[str], seconds: float = 2) -> list[str]:
+def _settled(daemon: Daemon, expected: list[str], seconds: float = 20) -> list[str]:
     """Return what is open when the exchange is over, a moment after its last byte arrived."""
     deadline = time.monotonic() + seconds
     while (found := _open_files(daemon)) != expected and time.monotonic() < deadline:

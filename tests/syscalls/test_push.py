@@ -77,7 +77,7 @@ def test_a_start_saves_the_names_of_all_folders(tmp_path: Path) -> None:
     log = tmp_path / "strace.log"
     with daemon:
         daemon.kill()
-        options = ("-f", "-y", "-o", str(log), "-e", "trace=fsync")
+        options = ("-f", "--seccomp-bpf", "-y", "-o", str(log), "-e", "trace=fsync")
         daemon.command = (require_strace(), *options, *Daemon.command)
         daemon.start()
         daemon.kill()
