@@ -14,6 +14,7 @@ from cypd.oci.digest import Digest
 from cypd.oci.errors import OCIError
 from cypd.registry.ports import Fatal, Unavailable
 from cypd.storage.space import FreeSpace
+from tests.attacks.watch import connections, eventually
 from tests.crash.client import Client
 from tests.daemon import Daemon, Response
 from tests.samples import EMPTY, image
@@ -98,10 +99,11 @@ def test_a_daemon_on_its_way_out_is_not_ready(tmp_path: Path) -> None:
     """Who got through before the end is told that this daemon takes nothing new."""
     daemon = Daemon(tmp_path)
     with daemon, Client(daemon) as client:
+        assert eventually(lambda: connections(daemon) == 0, 20)
         client.connect()
-        time.sleep(0.1)
+        assert eventually(lambda: connections(daemon) == 1, 20)
         os.kill(daemon.pid, signal.SIGTERM)
-        time.sleep(0.1)
+        daemon.wait_for("stopping: ")
         answer = client.send("GET", "/readyz")
         assert (answer.status, answer.body) == (503, b"draining\n")
         daemon.wait_for_end()

@@ -25,7 +25,7 @@ _FLOOD = 500  # guesses a second
 _SECONDS = 6
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path) -> None:
     """Status, body and time of the answer are the same: Welch's t of 2,000 samples below 4.5."""
     names = [USER, "nobody"] * _SAMPLES
@@ -52,7 +52,6 @@ def _welch(one: list[float], other: list[float]) -> float:
     return (mean(one) - mean(other)) / error
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.alone
 def test_a_flood_of_guesses_slows_nobody_else(tmp_path: Path) -> None:
     """At 500 wrong passwords a second, none of them throttled, others' p99 is below 50 ms."""

@@ -12,15 +12,16 @@ from tests.attacks.watch import complaints, descriptors, eventually, kept
 from tests.attacks.wire import Wire, request
 from tests.daemon import Daemon
 
-_HEADER, _IDLE = 1.0, 2.0
+_HEADER, _IDLE = 3.0, 4.0
+_QUICK = 2.0  # less than who waits for the slow ones would wait
 _SWEEP = 1.0  # the door looks at its connections once a second
-_MARGIN = 2.0  # for a machine that is busy
+_MARGIN = 5.0  # for a machine that is busy
 _CROWD = 200
 
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon that waits for a second or two."""
+    """A daemon that waits for a few seconds."""
     settings = {
         "CYPD_SERVER_HEADER_TIMEOUT": str(_HEADER),
         "CYPD_SERVER_IDLE_TIMEOUT": str(_IDLE),
@@ -51,10 +52,10 @@ def test_a_head_that_does_not_end_is_cut_off(impatient: Daemon, start: bytes) ->
         begun = time.monotonic()
         for wire in crowd:
             wire.send(start)
-        while time.monotonic() - begun < _HEADER * 0.8:
+        while time.monotonic() - begun < _HEADER / 2:
             for wire in crowd:
                 wire.send(b"x")
-            assert _slowest(impatient) < 1
+            assert _slowest(impatient) < _QUICK
         for wire in crowd:
             assert wire.rest().startswith(b"HTTP/1.1 408 ")
         assert time.monotonic() - begun < _HEADER + _SWEEP + _MARGIN
@@ -67,9 +68,10 @@ def test_idle_connections_are_closed(impatient: Daemon) -> None:
         crowd = [stack.enter_context(Wire(impatient.port)) for _ in range(_CROWD)]
         for wire in crowd[::2]:
             wire.send(request("GET", "/v2/"))
+        for wire in crowd[::2]:
             assert wire.answer().status == 200
         begun = time.monotonic()
-        assert _slowest(impatient) < 1
+        assert _slowest(impatient) < _QUICK
         for wire in crowd:
             assert wire.rest() == b""
         assert time.monotonic() - begun < _IDLE + _SWEEP + _MARGIN
@@ -97,7 +99,7 @@ def test_slow_bodies_and_slow_readers_hold_up_nobody(impatient: Daemon) -> None:
                 wire.send(b"\0" * 100)
             for wire in readers:
                 assert wire.up_to(100)
-            assert _slowest(impatient) < 1
+            assert _slowest(impatient) < _QUICK
         first = readers[0]
         first.send(request("GET", "/v2/"))
 

@@ -42,6 +42,16 @@ def kept(daemon: Daemon, before: list[str]) -> list[str]:
     return sorted((Counter(descriptors(daemon)) - Counter(before)).elements())
 
 
+def connections(daemon: Daemon) -> int:
+    """Return how many connections the daemon has accepted and not closed (proc_net_tcp(5)).
+
+    One that waits to be accepted has no inode yet, and a closed one has none any more.
+    """
+    entries = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    local, listens = f"0100007F:{daemon.port:04X}", "0A"
+    return sum(it[1] == local and it[3] != listens and it[9] != "0" for it in entries)
+
+
 def complaints(daemon: Daemon) -> list[str]:
     """Return the lines of the log that tell of a fault."""
     lines = daemon.log.read_text(errors="replace").splitlines()
