@@ -170,7 +170,8 @@ class Trivy:
             "HOME": str(self._folder),
             "TRIVY_CACHE_DIR": str(self._folder),
             "TRIVY_REGISTRY_TOKEN": self._token_for(image),
-            "TRIVY_NON_SSL": "true" if self._registry.is_plain else "false",
+            # Whatever its value, it also leaves certificates unchecked (pkg/flag/global_flags.go).
+            **({"TRIVY_NON_SSL": "true"} if self._registry.is_plain else {}),
             "TRIVY_DISABLE_VEX_NOTICE": "true",
             # A Go program reserves far more address space than it uses, so that no limit of that
             # would fit: it is told how much it may use instead.

@@ -14,7 +14,8 @@ import pytest
 
 from cypd.oci.digest import Digest
 from tests.access.house import House, Person
-from tests.daemon import Daemon, Response
+from tests.authority import Authority
+from tests.daemon import Daemon, Response, free_port
 from tests.events.listener import Listener
 from tests.samples import EMPTY, artifact, image, index
 
@@ -260,6 +261,34 @@ def test_trivy_gets_no_more_than_it_needs(project: Project, tmp_path: Path) -> N
     assert [] == [it for it in found["environment"] if it.startswith("CYPD_")]
     assert (19, 0) == (found["niceness"], found["core"])
     assert 0 < found["cpu"] <= 600
+
+
+@pytest.mark.parametrize(
+    ("trusts", "status", "error"),
+    [("authority", "succeeded", ""), ("stranger", "failed", "certificate verify failed")],
+)
+def test_by_https_the_certificate_is_checked(
+    tmp_path: Path, trusts: str, status: str, error: str
+) -> None:
+    """Trivy shows its token to nobody but who has a certificate that this machine trusts."""
+    authorities = {it: Authority(tmp_path / it) for it in ("authority", "stranger")}
+    files = authorities["authority"].files
+    address = f"127.0.0.1:{free_port()}"
+    settings = {
+        "CYPD_SERVER_TLS_LISTEN": address,
+        "CYPD_SERVER_EXTERNAL_URL": f"https://{address}",
+        "CYPD_TLS_CERTIFICATE": str(files.certificate),
+        "CYPD_TLS_KEY": str(files.key),
+        "SSL_CERT_FILE": str(authorities[trusts].root),
+    }
+    with Daemon(tmp_path, environment(tmp_path, **settings)) as daemon:
+        project = Project(House(daemon))
+        project.push("latest", {})
+        scan = project.scan()
+        project.house.close()
+
+    assert status == scan["status"], scan["error"]
+    assert error in scan["error"]
 
 
 def test_a_scan_is_no_pull(project: Project) -> None:

@@ -8,11 +8,13 @@ real one has, and no others.
 import json
 import os
 import resource
+import ssl
 import sys
 import time
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 IMAGE = ["image", "--image-src", "remote", "--scanners", "vuln", "--format", "json",
@@ -36,12 +38,11 @@ def main(arguments: list[str]) -> None:
 def _scan(image: str) -> dict[str, Any]:
     host, _, rest = image.partition("/")
     repository, _, digest = rest.partition("@")
-    assert os.environ["TRIVY_NON_SSL"] == "true"
-    manifest = json.loads(_get(f"http://{host}/v2/{repository}/manifests/{digest}"))
+    manifest = json.loads(_get(f"{host}/v2/{repository}/manifests/{digest}"))
     found: list[Any] = []
     packages: list[Any] = []
     for layer in manifest["layers"]:
-        content = json.loads(_get(f"http://{host}/v2/{repository}/blobs/{layer['digest']}"))
+        content = json.loads(_get(f"{host}/v2/{repository}/blobs/{layer['digest']}"))
         sys.stderr.write(f"INFO\tlayer {layer['digest']}\n")
         if "record" in content:
             told = {
@@ -75,12 +76,25 @@ def _sbom(report: str) -> dict[str, Any]:
     }
 
 
-def _get(url: str) -> bytes:
+def _get(place: str) -> bytes:
+    """Ask by https, with the certificate checked; if it is to be insecure, unchecked or by http.
+
+    Any value of the variable makes it so, "false" as well (pkg/flag/global_flags.go).
+    """
+    if not os.environ.get("TRIVY_NON_SSL"):
+        return _get_from(f"https://{place}", ssl.create_default_context())
+    try:
+        return _get_from(f"https://{place}", ssl._create_unverified_context())
+    except URLError:
+        return _get_from(f"http://{place}", None)
+
+
+def _get_from(url: str, context: ssl.SSLContext | None) -> bytes:
     headers = {
         "Authorization": f"Bearer {os.environ['TRIVY_REGISTRY_TOKEN']}",
         "Accept": "application/vnd.oci.image.manifest.v1+json",
     }
-    with urlopen(Request(url, headers=headers), timeout=20) as answer:
+    with urlopen(Request(url, headers=headers), timeout=20, context=context) as answer:
         content: bytes = answer.read()
         return content
 
