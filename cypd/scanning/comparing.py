@@ -12,7 +12,7 @@ from cypd.scanning.packages import (
     SYSTEM_KINDS,
     Distribution,
     Package,
-    advisory_name,
+    advisory_names,
     ecosystem,
     package_url,
 )
@@ -63,10 +63,10 @@ def findings(
 def _hits(package: Package, ecosystem: str, data: VulnerabilityData) -> Iterator[_Hit]:
     if not ecosystem:
         return
-    name, version = advisory_name(package, ecosystem)
-    for advice in data.about(ecosystem, name):
-        if affected := affection(advice.rule, version, advice.ecosystem):
-            yield _Hit(advice, affected.fixed_version)
+    for name, version in advisory_names(package, ecosystem):
+        for advice in data.about(ecosystem, name):
+            if affected := affection(advice.rule, version, advice.ecosystem):
+                yield _Hit(advice, affected.fixed_version)
 
 
 def _groups(hits: Iterable[_Hit]) -> list[list[_Hit]]:
@@ -138,6 +138,6 @@ def _say_what_is_missing(
         counts[label] = counts.get(label, 0) + 1
     for label, count in sorted(counts.items()):
         if data.knows(label):
-            say(f"compared {count:,} packages of {label.removesuffix('::')}")
+            say(f"compared {count:,} packages of {label.rstrip(':*')}")
         else:
-            say(f"no vulnerability data for {label.removesuffix('::')}: {count:,} not compared")
+            say(f"no vulnerability data for {label.rstrip(':*')}: {count:,} not compared")

@@ -93,7 +93,7 @@ def package_url(package: Package, distribution: Distribution | None) -> str:
 def ecosystem(package: Package, distribution: Distribution | None) -> str:
     """Return what OSV calls the ecosystem of a package, ``""`` where it has none.
 
-    One that ends in ``::`` stands for all that begin so.
+    One with ``*`` stands for all that are so but for anything in its place.
     """
     if package.kind in SYSTEM_KINDS:
         return _system_ecosystem(distribution) if distribution else ""
@@ -101,6 +101,7 @@ def ecosystem(package: Package, distribution: Distribution | None) -> str:
 
 
 def _system_ecosystem(distribution: Distribution) -> str:
+    """Return the ecosystem of a distribution (ossf.github.io/osv-schema, Defined ecosystems)."""
     major, _, rest = distribution.version.partition(".")
     minor = rest.partition(".")[0]
     if not major:
@@ -108,29 +109,40 @@ def _system_ecosystem(distribution: Distribution) -> str:
     release = f"{major}.{minor}" if minor else major
     # Canonical's releases of April in even years have long term support.
     lts = ":LTS" if minor == "04" and major[-1] in "02468" else ""
+    # It is called "openEuler 22.03 (LTS-SP3)"; only what has long term support has advisories.
+    stage = distribution.name.partition("(")[2].rstrip(")")
+    # Advisories of SUSE's are of products and modules, each named with its release at the end, or
+    # with what support it is in after that. Until 15 the release has service packs.
+    packs = f"{major} SP{minor}" if minor and major in ("12", "15") else release
     return {
         "debian": f"Debian:{major}",
         "ubuntu": f"Ubuntu:{release}{lts}",
         "alpine": f"Alpine:v{release}",
         "wolfi": "Wolfi",
         "chainguard": "Chainguard",
-        "rhel": f"Red Hat:enterprise_linux:{major}::",
+        "rhel": f"Red Hat:enterprise_linux:{major}::*",
         "rocky": f"Rocky Linux:{major}",
         "almalinux": f"AlmaLinux:{major}",
         "opensuse-leap": f"openSUSE:Leap {release}",
+        "opensuse-tumbleweed": "openSUSE:Tumbleweed",
+        "sles": f"SUSE:* {packs}*",
+        "openEuler": f"openEuler:{release}-{stage}",
         "mageia": f"Mageia:{major}",
         "azurelinux": f"Azure Linux:{major}",
     }.get(distribution.id, "")
 
 
-def advisory_name(package: Package, ecosystem: str) -> tuple[str, str]:
-    """Return the name and the version that advisories of the ecosystem speak of.
+def advisory_names(package: Package, ecosystem: str) -> list[tuple[str, str]]:
+    """Return the names, each with the version, under which advisories may speak of a package.
 
-    Debian, Ubuntu, Alpine and Wolfi speak of source packages, those with rpm of binary ones.
+    Distributions speak of source packages (OSV's schema, Defined ecosystems), but those with rpm of
+    binary ones as well, or of them alone: Red Hat's of both, AlmaLinux' of all that were built.
     """
-    if package.kind in ("deb", "apk") and package.source:
-        return package.source, package.source_version or package.version
-    return normalised(package.name, ecosystem), package.version
+    names = [(normalised(package.name, ecosystem), package.version)]
+    if package.source:
+        source = (package.source, package.source_version or package.version)
+        names = [source, *names] if package.kind == "rpm" and source not in names else [source]
+    return names
 
 
 def normalised(name: str, ecosystem: str) -> str:

@@ -10,9 +10,15 @@ _INT32, _STRING, _STRING_ARRAY = 4, 6, 8
 
 
 def header(
-    name: str, version: str, release: str, *, epoch: int | None = None, files: Sequence[str] = ()
+    name: str,
+    version: str,
+    release: str,
+    *,
+    epoch: int | None = None,
+    source: str = "",
+    files: Sequence[str] = (),
 ) -> bytes:
-    """Return the header of an installed package."""
+    """Return the header of an installed package, of the source of its own name if none is named."""
     folders = sorted({path.rpartition("/")[0] + "/" for path in files})
     tags: list[tuple[int, int, list[int] | list[str]]] = [
         (1000, _STRING, [name]),
@@ -20,7 +26,7 @@ def header(
         (1002, _STRING, [release]),
         (1004, _STRING, ["a summary that nobody reads"]),
         (1022, _STRING, ["x86_64"]),
-        (1044, _STRING, [f"{name}-{version}-{release}.src.rpm"]),
+        (1044, _STRING, [f"{source or name}-{version}-{release}.src.rpm"]),
     ]
     if epoch is not None:
         tags.append((1003, _INT32, [epoch]))

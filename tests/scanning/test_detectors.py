@@ -118,6 +118,68 @@ A:x86_64
     } == set(scan.components)
 
 
+@pytest.mark.parametrize(
+    ("release", "meant", "others"),
+    [
+        (
+            'ID="opensuse-leap"\nVERSION_ID="15.6"\nPRETTY_NAME="openSUSE Leap 15.6"',
+            ("openSUSE:Leap 15.6",),
+            ("openSUSE:Leap 15.5", "openSUSE:Tumbleweed"),
+        ),
+        (
+            'ID="opensuse-tumbleweed"\nVERSION_ID="20261120"\nPRETTY_NAME="openSUSE Tumbleweed"',
+            ("openSUSE:Tumbleweed",),
+            ("openSUSE:Leap 15.6",),
+        ),
+        (
+            'ID="sles"\nVERSION_ID="15.6"\nPRETTY_NAME="SUSE Linux Enterprise Server 15 SP6"',
+            (
+                "SUSE:Linux Enterprise Module for Basesystem 15 SP6",
+                "SUSE:Linux Enterprise Server 15 SP6-LTSS",
+            ),
+            (
+                "SUSE:Linux Enterprise Module for Basesystem 15 SP5",
+                "SUSE:Linux Enterprise Server 16.0",
+                "openSUSE:Leap 15.6",
+            ),
+        ),
+        (
+            'ID="sles"\nVERSION_ID="16.0"\nPRETTY_NAME="SUSE Linux Enterprise Server 16.0"',
+            ("SUSE:Linux Enterprise Server 16.0",),
+            ("SUSE:Linux Enterprise Server 15 SP6-LTSS",),
+        ),
+        (
+            'ID="openEuler"\nVERSION_ID="22.03"\nPRETTY_NAME="openEuler 22.03 (LTS-SP3)"',
+            ("openEuler:22.03-LTS-SP3",),
+            ("openEuler:22.03-LTS", "openEuler:22.03-LTS-SP4"),
+        ),
+        (
+            'ID="openEuler"\nVERSION_ID="24.03"\nPRETTY_NAME="openEuler 24.03 (LTS)"',
+            ("openEuler:24.03-LTS",),
+            ("openEuler:24.03-LTS-SP1",),
+        ),
+        ('ID=mageia\nVERSION_ID=9\nPRETTY_NAME="Mageia 9"', ("Mageia:9",), ("Mageia:8",)),
+    ],
+    ids=["leap", "tumbleweed", "sles-15", "sles-16", "openeuler-sp", "openeuler", "mageia"],
+)
+async def test_distributions_whose_advisories_speak_of_sources(
+    laboratory: Laboratory, release: str, meant: tuple[str, ...], others: tuple[str, ...]
+) -> None:
+    """Those of the image's own release count, by the name and the version of the source package."""
+    content = database(laboratory.folder, header("libz1", "1.2", "3.1", source="zlib"))
+    fixed = ({"introduced": "0"}, {"fixed": "1.2-3.2"})
+    named = {f"CVE-{number}": it for number, it in enumerate((*meant, *others))}
+    laboratory.know(*(record(id_, it, "zlib", *fixed) for id_, it in named.items()))
+    scan = await laboratory.scan(
+        layer(
+            Entry("etc/os-release", release.encode()),
+            Entry("usr/lib/sysimage/rpm/rpmdb.sqlite", content),
+        )
+    )
+
+    assert set(meant) == {named[id_] for id_ in scan.ids}
+
+
 @pytest.mark.parametrize("wal", [False, True], ids=["rollback", "wal"])
 @pytest.mark.parametrize("path", ["var/lib/rpm", "usr/lib/sysimage/rpm"])
 async def test_rpm(laboratory: Laboratory, wal: bool, path: str) -> None:

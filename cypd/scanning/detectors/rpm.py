@@ -4,6 +4,7 @@ Older ones (Berkeley DB until 4.15, NDB of SUSE) are not read; the scan says so.
 """
 
 import io
+import re
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _DIR_INDEXES, _BASE_NAMES, _DIR_NAMES = 1116, 1117, 1118
 _INT32, _STRING, _STRING_ARRAY = 4, 6, 8
 _WANTED = {_NAME, _VERSION, _RELEASE, _EPOCH, _ARCH, _SOURCE, _DIR_INDEXES, _BASE_NAMES, _DIR_NAMES}
 _ENTRY = struct.Struct(">IIII")
+_SOURCE_FILE = re.compile(r"(.+)-([^-]+-[^-]+)\.(?:no)?src\.rpm")
 _Value = str | list[int] | list[str]
 _Tags = dict[int, _Value]
 
@@ -47,10 +49,16 @@ def _read(_: str, file: io.BytesIO, __: Budget) -> Iterator[Package | Owned]:
         with closing(sqlite3.connect(":memory:")) as database:
             database.deserialize(content)
             database.execute("PRAGMA trusted_schema = OFF")
+            packages = []
             for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY hnum"):
-                yield from _package(_header(blob))
+                tags = _header(blob)
+                # Keys that are trusted are kept as packages.
+                if (package := _package(tags)).name != "gpg-pubkey":
+                    packages.append(package)
+                    yield from _files(tags)
     except (sqlite3.Error, struct.error, TypeError, IndexError, ValueError) as error:
         raise Damaged(f"not a database of rpm: {error}") from None
+    yield from _with_epochs(packages)
 
 
 def _header(blob: bytes) -> _Tags:
@@ -71,22 +79,38 @@ def _header(blob: bytes) -> _Tags:
     return tags
 
 
-def _package(tags: _Tags) -> Iterator[Package | Owned]:
+def _package(tags: _Tags) -> Package:
     name, version, release = (_text(tags, tag) for tag in (_NAME, _VERSION, _RELEASE))
     if not name or not version:
         raise Damaged("a package has no name or no version")
-    if name == "gpg-pubkey":  # keys that are trusted are kept as packages
-        return
     epoch = tags.get(_EPOCH)
     prefix = f"{epoch[0]}:" if isinstance(epoch, list) and epoch and epoch[0] else ""
-    yield Package(
+    source = _SOURCE_FILE.fullmatch(_text(tags, _SOURCE))
+    return Package(
         kind="rpm",
         name=name,
         version=f"{prefix}{version}-{release}",
-        source=_text(tags, _SOURCE).removesuffix(".src.rpm").rsplit("-", 2)[0],
+        source=source[1] if source else "",
+        source_version=source[2] if source else "",
         arch=_text(tags, _ARCH),
     )
-    yield from _files(tags)
+
+
+def _with_epochs(packages: list[Package]) -> Iterator[Package]:
+    """Return packages with the epoch of their source, which its file's name leaves out.
+
+    It is that of a package with the source's own version: only those that were given another
+    version may have another epoch.
+    """
+    epochs = {}
+    for package in packages:
+        epoch, _, version = package.version.rpartition(":")
+        if version == package.source_version:
+            epochs[package.source, version] = epoch
+    for package in packages:
+        epoch = epochs.get((package.source, package.source_version), "")
+        version = f"{epoch}:{package.source_version}" if epoch else package.source_version
+        yield package._replace(source_version=version)
 
 
 def _files(tags: _Tags) -> Iterator[Owned]:

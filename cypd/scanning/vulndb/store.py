@@ -4,6 +4,7 @@ Readers keep the file they opened; whoever opens it next has the new one. Rules 
 for lists of versions are most of what OSV has to say.
 """
 
+import fnmatch
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -116,11 +117,11 @@ class VulnerabilityData:
         return max((source.imported_at for source in self.sources()), default=None)
 
     def knows(self, ecosystem: str) -> bool:
-        """Tell whether there is anything of an ecosystem; one may end in ``::`` for all of it."""
+        """Tell whether there is anything of an ecosystem; ``*`` in it stands for anything."""
         return bool(self._meant(ecosystem))
 
     def about(self, ecosystem: str, package: str) -> Iterator[Advice]:
-        """Yield what is known of a package; its ecosystem may end in ``::`` as well."""
+        """Yield what is known of a package; its ecosystem may have a ``*`` as well."""
         for name in self._meant(ecosystem):
             rows = self._database.execute(
                 "SELECT content, severity, cvss, rule FROM affected "
@@ -137,8 +138,8 @@ class VulnerabilityData:
                 )
 
     def _meant(self, ecosystem: str) -> list[str]:
-        if ecosystem.endswith("::"):
-            return [name for name in self._ecosystems if name.startswith(ecosystem)]
+        if "*" in ecosystem:
+            return fnmatch.filter(self._ecosystems, ecosystem)
         return [ecosystem] if ecosystem in self._ecosystems else []
 
 
