@@ -1,10 +1,12 @@
 """What is found in an image, for each way to install packages."""
 
+import gzip
 import io
 import json
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.scanning.rpmdb import database, header
 pytestmark = pytest.mark.timeout(300)
 
 ALPINE = b'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.18.4\nPRETTY_NAME="Alpine Linux v3.18"\n'
+FIXTURES = Path(__file__).parent / "fixtures"
 ROCKY = b'ID="rocky"\nVERSION_ID="9.3"\nPRETTY_NAME="Rocky Linux 9.3 (Blue Onyx)"\n'
 
 
@@ -116,6 +119,75 @@ A:x86_64
         "pkg:apk/alpine/libcrypto3@3.1.4-r2?arch=x86_64&distro=alpine-3.18.4",
         "pkg:apk/alpine/musl@1.2.4-r2?arch=x86_64&distro=alpine-3.18.4",
     } == set(scan.components)
+
+
+async def test_a_database_of_apk(laboratory: Laboratory) -> None:
+    """One that apk itself wrote is read to the same packages, with what they were built from."""
+    laboratory.know(
+        record("CVE-1", "Alpine:v3.14", "openssl"), record("CVE-2", "Alpine:v3.14", "musl")
+    )
+    system = b'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.14.0\n'
+    scan = await laboratory.scan(
+        layer(
+            Entry("etc/os-release", system),
+            Entry("lib/apk/db/installed", (FIXTURES / "installed").read_bytes()),
+        )
+    )
+
+    assert {
+        f"pkg:apk/alpine/{it}?arch=armv7&distro=alpine-3.14.0"
+        for it in (
+            "musl@1.2.2-r3",
+            "libssl1.1@1.1.1k-r0",
+            "ca-certificates-bundle@20191127-r5",
+            "libc-utils@0.7.2-r3",
+            "ssl_client@1.33.1-r3",
+            "ifupdown-ng@0.11.3-r0",
+        )
+    } == set(scan.components)
+    assert ("libssl1.1", "musl") == (scan.of("CVE-1").package, scan.of("CVE-2").package)
+
+
+async def test_a_database_of_rpm(laboratory: Laboratory) -> None:
+    """One that rpm itself wrote is read to what ``rpm -qa`` says of it; the README has its words.
+
+    Advisories speak of what was built or of its source, each in a version of its own, and what
+    packages brought along is theirs.
+    """
+    content = gzip.decompress((FIXTURES / "rpmdb.sqlite.gz").read_bytes())
+    source = "1:3.0.7~rc1-24.el9"
+    laboratory.know(
+        record(
+            "CVE-1", "Rocky Linux:9", "lantern", {"introduced": source}, {"last_affected": source}
+        ),
+        record("CVE-2", "Rocky Linux:9", "lantern", {"introduced": "0"}, {"fixed": source}),
+        record("CVE-3", "Rocky Linux:9", "lantern-tool", {"introduced": "9"}, {"fixed": "9.2-1"}),
+        record("CVE-4", "Rocky Linux:9", "lantern-tool", {"introduced": "0"}, {"fixed": "9.0-1"}),
+    )
+    scan = await laboratory.scan(
+        layer(
+            Entry("etc/os-release", ROCKY),
+            Entry("var/lib/rpm/rpmdb.sqlite", content),
+            python("lantern", "3.0.7rc1", "usr/lib/python3.9/site-packages"),
+        )
+    )
+
+    assert {
+        f"pkg:rpm/rocky/{it}?arch=noarch&distro=rocky-9.3"
+        for it in (
+            "lantern@1:3.0.7~rc1-24.el9",
+            "lantern-empty@1:3.0.7~rc1-24.el9",
+            "lantern-tool@9.1%5Egit5-2",
+            "python3-lantern@1:3.0.7~rc1-24.el9",
+        )
+    } == set(scan.components)
+    assert {
+        ("CVE-1", "lantern"),
+        ("CVE-1", "lantern-empty"),
+        ("CVE-1", "lantern-tool"),
+        ("CVE-1", "python3-lantern"),
+        ("CVE-3", "lantern-tool"),
+    } == {(it.id, it.package) for it in scan.report.findings}
 
 
 @pytest.mark.parametrize(
