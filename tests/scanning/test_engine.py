@@ -14,12 +14,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import msgspec
 import pytest
+from cyclonedx.model.bom import Bom
+from cyclonedx.schema import SchemaVersion, _res
 
 from cypd.scanning import embedded
 from cypd.scanning.ports import Image, NotReady, ScanFailed
-from tests.scanning.laboratory import LIMITS, Laboratory, layer, python, record
+from tests.scanning.laboratory import (
+    DEBIAN,
+    LIMITS,
+    Entry,
+    Laboratory,
+    dpkg,
+    layer,
+    python,
+    record,
+)
 from tests.scanning.packing import zstd
 
 MIB = 1 << 20
@@ -388,12 +400,38 @@ async def test_the_same_image_has_the_same_list_of_packages(laboratory: Laborato
 
 
 async def test_the_list_of_packages_is_valid(laboratory: Laboratory) -> None:
-    """The library that reads CycloneDX, by its schema's types, reads what was written."""
-    from cyclonedx.model.bom import Bom
+    """By CycloneDX's own schema of 1.6, which allows nothing that it does not name, and to the
+    library that reads CycloneDX.
+    """
+    status = dpkg(("libc6", "2.36-9+deb12u4"), ("openssl", "3.0.11-1"))
+    system = Entry("etc/os-release", DEBIAN)
+    modules = Entry(
+        "app/package-lock.json", b'{"packages": {"node_modules/@a/b": {"version": "1"}}}'
+    )
+    scan = await laboratory.scan(layer(python("x", "1"), status, system, modules))
+    document = json.loads(scan.report.sbom)
+    bom = Bom.from_json(document)  # type: ignore[attr-defined]
 
-    scan = await laboratory.scan(layer(python("x", "1")))
-    bom = Bom.from_json(json.loads(scan.report.sbom))  # type: ignore[attr-defined]
-    [component] = bom.components
+    _validator().validate(document)
+    assert ["@a/b", "libc6", "openssl", "x"] == sorted(
+        f"{it.group}/{it.name}" if it.group else it.name
+        for it in bom.components
+        if it.purl is not None
+    )
+    with pytest.raises(jsonschema_rs.ValidationError):
+        _validator().validate(document | {"packages": 4})
 
-    assert (component.name, component.version) == ("x", "1")
-    assert component.purl.to_string() == "pkg:pypi/x@1"
+
+def _validator() -> Any:
+    """Return CycloneDX's schema, with those that it refers to, as the library ships them."""
+    schema, *others = (
+        json.loads(Path(it).read_text())
+        for it in (_res.BOM_JSON_STRICT[SchemaVersion.V1_6], _res.SPDX_JSON, _res.JSF)
+        if it
+    )
+    base = schema["$id"].rpartition("/")[0]
+    names = (Path(_res.SPDX_JSON).name, Path(_res.JSF).name)
+    known = [(f"{base}/{name}", other) for name, other in zip(names, others, strict=True)]
+    return jsonschema_rs.Draft7Validator(
+        schema, registry=jsonschema_rs.Registry(known), validate_formats=True
+    )
