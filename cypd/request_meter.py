@@ -141,12 +141,11 @@ class _Request:
         return "manifest" if target and _CLASSES[target.endpoint] == "manifests" else "upload"
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Hand on; what is sent whole costs no more awaits than before."""
+        """Hand on; a body that is sent whole costs no more awaits than before."""
         kind = message["type"]
         if kind == "http.response.start":
-            self._first_byte = time.perf_counter_ns()
-            self._status = message["status"]
-        elif kind == "http.response.body":
+            return self._begin(message)
+        if kind == "http.response.body":
             self._memory += len(message.get("body", b""))
             if message.get("more_body"):
                 self._begin_pull()
@@ -155,6 +154,11 @@ class _Request:
         elif kind == ZEROCOPY_SEND and message.get("count") is not None:
             return self._send_file(message)
         return self._send(message)
+
+    async def _begin(self, message: Message) -> None:
+        await self._send(message)  # raises where nobody is there to be answered
+        self._first_byte = time.perf_counter_ns()
+        self._status = message["status"]
 
     async def _send_file(self, message: Message) -> None:
         self._begin_pull()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,25 @@ async def test_who_leaves_in_the_middle_got_the_pieces_before(house: House) -> N
     assert house.pulled("sendfile") == 64 * MIB
     assert house.count(table.ACTIVE_PULLS) == 0
     assert house.count(table.REQUESTS, "blobs", "GET", "200") == 1
+
+
+async def test_who_left_before_the_answer_got_none(house: House) -> None:
+    """The registry answers whom it can't know to be gone: what can't be sent is no answer."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["target"] = parse("GET", BLOB)
+        with suppress(ConnectionResetError):
+            await send({"type": "http.response.start", "status": 400, "headers": []})
+
+    async def send(_: dict[str, Any]) -> None:
+        raise ConnectionResetError
+
+    scope = {"method": "GET", "path": BLOB, "scheme": "http", "extensions": {}}
+    named = NamedProjects(house.folder, 10)
+    await metered(application, house.page, named)(scope, None, send)  # type: ignore[arg-type]
+
+    assert house.count(table.REQUESTS, "blobs", "GET", "none") == 1
+    assert house.count(table.REQUESTS, "blobs", "GET", "400") is None
 
 
 async def test_a_file_by_tls_goes_by_way_of_memory(house: House) -> None:
