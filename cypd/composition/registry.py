@@ -113,6 +113,7 @@ async def registry(config: Config, root: Path, on_fatal: OnFatal) -> AsyncIterat
             storage,
             access=access,
             authenticator=accounts.authenticator,
+            on_end=metrics.saw_scan,
         )
         parts = Parts(
             config,

@@ -1,5 +1,6 @@
 """Scanning, built over engines and rules."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from cypd.scanning.off import Off
 from cypd.scanning.ports import Engine, Image, ScanFailed
 from cypd.scanning.runner import Runner
 from cypd.scanning.sboms import Sboms
+from cypd.scanning.scan_ports import Status
 from cypd.scanning.scans import Scans
 from cypd.scanning.trivy import Registry, Trivy
 from cypd.storage.spool import Spool
@@ -47,8 +49,9 @@ def build_scanning(
     *,
     access: ProjectAccess,
     authenticator: UserAuthenticator,
+    on_end: Callable[[Status], None],
 ) -> Scanning:
-    """Return everything that has to do with scanning."""
+    """Return everything that has to do with scanning; ``on_end`` is told how each scan ended."""
     settings = config.scanning
     store = metadata.registry
     manifests = Manifests(store, storage)
@@ -78,6 +81,7 @@ def build_scanning(
             timeout=settings.timeout,
             on_push=settings.on_push,
             on_new_data=settings.on_new_data,
+            on_end=on_end,
         ),
         root / "scanner.lock",
     )

@@ -42,6 +42,8 @@ class Metrics:
         self.vitals = Vitals(self.page, waiting_writes)
         self._turn = asyncio.Lock()
         self._contested_at = time.monotonic()
+        for status in ("succeeded", "failed"):
+            self.page.slot(table.SCANNED, status)  # a rate needs a series before the first of them
         self.vitals.note()
         self.tend()
 
@@ -106,6 +108,10 @@ class Metrics:
         page.put(table.COLLECTED_AT, time.time_ns())
         page.put(table.UNUSED_BLOBS, done.unused_blobs)
         page.put(table.UNUSED_BYTES, done.unused_bytes)
+
+    def saw_scan(self, status: str) -> None:
+        """Count a scan that ended, as what it is told to be."""
+        self.page.add(table.SCANNED, 1, status)
 
     def _is_told(self, series: Series) -> bool:
         metric = BY_NAME.get(series[0])

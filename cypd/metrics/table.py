@@ -143,6 +143,9 @@ BACKLOG_AGE = Metric(
     "cypd_webhooks_oldest_seconds", "gauge", "How long the oldest of them waits; 0 if none does."
 )
 SCANS = Metric("cypd_scans_queued", "gauge", "Scans that wait or run.")
+SCANNED = Metric(
+    "cypd_scans_total", "counter", "Scans that ended and were not cancelled.", ("status",)
+)
 
 # --- the process --------------------------------------------------------------------------------
 

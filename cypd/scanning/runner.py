@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from cypd.logs import printable
@@ -24,6 +25,7 @@ from cypd.scanning.scan_ports import (
     Result,
     Scan,
     ScanStore,
+    Status,
     Summary,
 )
 
@@ -54,7 +56,9 @@ class Runner:
         timeout: float,
         on_push: bool,
         on_new_data: bool,
+        on_end: Callable[[Status], None] = lambda _: None,
     ) -> None:
+        """``on_end`` is told of each scan that succeeds or fails."""
         self._store = store
         self._metadata = metadata
         self._images = images
@@ -66,6 +70,7 @@ class Runner:
         self._timeout = timeout
         self._on_push = on_push
         self._on_new_data = on_new_data
+        self._on_end = on_end
         self._round = ("", b"")
         """The data that is being looked for, and the last image that was looked at."""
         self._trouble = ""
@@ -177,7 +182,9 @@ class Runner:
             await _end(work)
         await self._store.note_scan(scan.id, lines.take())
         if not work.cancelled():
-            await self._store.finish_scan(scan.id, work.result(), keep=self._history)
+            outcome = work.result()
+            if await self._store.finish_scan(scan.id, outcome, keep=self._history):
+                self._on_end("failed" if outcome.error else "succeeded")
 
     async def _watch(self, scan: Scan, work: "asyncio.Task[Outcome]", lines: "_Log") -> None:
         """Return when the work is done, or when nobody wants it any more."""

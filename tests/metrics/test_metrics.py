@@ -83,8 +83,10 @@ async def test_a_full_page_is_turned_and_nothing_is_told_twice(metrics: Metrics)
     assert found[series("cypd_workers")] == 1
 
 
-async def test_the_janitor_and_the_writer_tell(metrics: Metrics) -> None:
+async def test_the_janitor_the_writer_and_scans_tell(metrics: Metrics) -> None:
     """What a round has removed adds up; what it has left is as of the last one."""
+    for status in ("failed", "succeeded", "failed"):
+        metrics.saw_scan(status)
     for links in (3, 4):
         metrics.saw_collection(Round(1, links, 2, 9, 90))
     metrics.saw_commit(0.002, 50)
@@ -102,6 +104,8 @@ async def test_the_janitor_and_the_writer_tell(metrics: Metrics) -> None:
     assert found[series("cypd_writer_commit_seconds_bucket", le="1.0")] == 2
     assert found[series("cypd_writer_commit_seconds_sum")] == pytest.approx(0.302)
     assert found[series("cypd_writer_operations_total")] == 51
+    assert found[series("cypd_scans_total", status="succeeded")] == 1
+    assert found[series("cypd_scans_total", status="failed")] == 2
 
 
 async def test_a_thousand_series_are_the_most(tmp_path: Path) -> None:

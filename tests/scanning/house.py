@@ -17,7 +17,7 @@ from cypd.scanning.images import Images
 from cypd.scanning.ports import Finding, Image, NotReady, Report, Say, ScanFailed, Severity
 from cypd.scanning.runner import Runner
 from cypd.scanning.sboms import Sboms
-from cypd.scanning.scan_ports import Scan
+from cypd.scanning.scan_ports import Scan, Status
 from cypd.storage.memory import MemoryStorage
 from tests.metadata.test_scans import new
 from tests.samples import ACT, EMPTY, image, name, project
@@ -79,6 +79,8 @@ class House:
         self.uploads = Uploads(registry, self.storage, max_sessions_per_user=9)
         self.images = Images(registry, self.storage, self.manifests)
         self.sboms = Sboms(registry, self.uploads, self.manifests)
+        self.told: list[Status] = []
+        """How scans ended, as runners told."""
         self._running: asyncio.Task[None] | None = None
 
     async def begin(self, quota: int = UNLIMITED) -> None:
@@ -106,6 +108,7 @@ class House:
             timeout=timeout,
             on_push=on_push,
             on_new_data=on_new_data,
+            on_end=self.told.append,
         )
 
     def start(self, runner: Runner | None = None) -> None:

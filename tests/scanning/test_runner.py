@@ -255,6 +255,26 @@ async def test_what_runs_can_be_cancelled_from_anywhere(house: House) -> None:
     assert house.store.scan_log(scan.id)[-1].endswith("Z cancelled")
 
 
+async def test_each_scan_that_ends_is_told_of(house: House) -> None:
+    """How it ended, and nothing of one that was cancelled, whenever that was."""
+    digest = await house.push("latest", b"one")
+    house.start()
+    await house.scan(digest)
+    house.engine.trouble = FAILED
+    await house.scan(digest)
+    house.engine.holds.clear()
+    asked = await house.ask(digest)
+    await house.until(lambda: len(house.engine.scanned) == 3)
+    await house.store.cancel_scan(asked.id, at=1.0)
+    await house.until(lambda: len(house.engine.ended) == 3)
+    house.engine.trouble = None
+    house.engine.holds.set()
+    await house.scan(digest)
+    await house.until(lambda: len(house.told) == 3)  # a moment after the store knows
+
+    assert ["succeeded", "failed", "succeeded"] == house.told
+
+
 async def test_what_waits_can_be_cancelled(house: House) -> None:
     """It is never begun."""
     digest, other = await house.push("a", b"one"), await house.push("b", b"two")
