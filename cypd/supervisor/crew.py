@@ -50,6 +50,11 @@ class Crew:
         self._keeping: list[asyncio.Task[None]] = []
 
     @property
+    def pids(self) -> list[int]:
+        """Its workers' process ids."""
+        return [it.pid for it in self._workers]
+
+    @property
     def status(self) -> str:
         """How it is, in a line."""
         serving = [it for it in self._workers if it.is_serving]

@@ -12,6 +12,7 @@ import cypd
 from cypd import logs
 from cypd.config import Config, ConfigError
 from cypd.sockets import Listeners, Sockets, addresses
+from cypd.supervisor import orphans
 from cypd.supervisor.crew import Crew
 from cypd.systemd import Notifier
 
@@ -58,6 +59,8 @@ class Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
         tasks = {loop.create_task(self._live(hangup)), loop.create_task(self._stopping.wait())}
+        if os.getpid() == 1:
+            tasks.add(loop.create_task(orphans.reap(self._pids)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -67,6 +70,10 @@ class Supervisor:
                 task.cancel()
             await self._stop()
         return self._status
+
+    def _pids(self) -> set[int]:
+        crews = {self._crew, *self._others} - {None}
+        return {pid for crew in crews if crew for pid in crew.pids}
 
     async def _live(self, hangup: asyncio.Event) -> None:
         status = await self._replace(self._configure())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cypd.oci.digest import Digest
+from tests.attacks.watch import eventually
 from tests.crash.client import Client
 from tests.daemon import Daemon, free_port
 from tests.samples import EMPTY
@@ -82,6 +83,12 @@ def run(command: Sequence[str]) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
+
+
+def _orphans(podman: Podman) -> list[str]:
+    """Return the processes of the container that are neither its first one nor its workers."""
+    processes = podman("top", "cypd", "pid", "ppid", "comm").splitlines()[1:]
+    return [it for it in processes if "cypd" not in it and "python" not in it]
 
 
 def _require(program: str) -> str:
@@ -163,6 +170,8 @@ def test_the_image_runs_with_a_read_only_root(podman: Podman, tmp_path: Path) ->
         assert podman("exec", "cypd", "cypd", "health") == "ready\n"
         assert "requests " in podman("exec", "cypd", "cypd", "status", "--once")
         assert podman("exec", "cypd", "id", "-u") == "10000\n"
+        podman("exec", "cypd", "sh", "-c", "sleep 1 &")  # left to the first process
+        assert eventually(lambda: not _orphans(podman), 30)
     with container, Client(container) as client:
         assert client.send("GET", BLOB_PATH).body == EMPTY
     assert "Traceback" not in container.log.read_text()
