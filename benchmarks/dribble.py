@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 PATIENCE = 60.0  # seconds after which what is still open stays open
 _OPENED_PER_SECOND = 1000
+_OPENED_BY_TLS = 100  # a handshake takes a millisecond of either side
 _BEAT = 2.0  # seconds between two signs of life of one client
 _STEPS = 200  # of a beat, so that they do not all come at once
 _WINDOW = 4096  # of a reader, bytes
@@ -55,9 +56,10 @@ def run(
     """Open so many, dribble until all are closed or patience ends; return what came of it."""
     groups: list[list[Client]] = [[] for _ in range(_STEPS)]
     longest, closed = 0.0, 0
+    opened_per_second = _OPENED_BY_TLS if root else _OPENED_PER_SECOND
     opening = _open(port, count, blob, authorization, root)
     begun, step = time.monotonic(), 0
-    while time.monotonic() - begun < PATIENCE + count / _OPENED_PER_SECOND:
+    while time.monotonic() - begun < PATIENCE + count / opened_per_second:
         due = begun + step * _BEAT / _STEPS
         time.sleep(max(0.0, due - time.monotonic()))
         group = groups[step % _STEPS]
@@ -67,7 +69,7 @@ def run(
                 group.remove(client)
                 closed += 1
                 longest = max(longest, time.monotonic() - client.since)
-        for _ in range(int(_OPENED_PER_SECOND * _BEAT / _STEPS)):
+        for _ in range(int(opened_per_second * _BEAT / _STEPS)):
             if (new := next(opening, None)) is not None:
                 group.append(new)
         if closed == count:

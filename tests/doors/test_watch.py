@@ -75,6 +75,25 @@ async def test_a_reader_below_the_rate(open_tls: OpenTls) -> None:
     await until(lambda: opened.door.connections == 0)
 
 
+async def test_bodies_that_come_byte_by_byte(
+    open_tls: OpenTls, dribbling: set[asyncio.Task[None]]
+) -> None:
+    """Who is too slow with a body is sent away, though more of it may come any time."""
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    opened = await open_tls(app, limits=replace(WATCHFUL, rate_window=0.3))
+    for _ in range(30):
+        client = await opened.client()
+        await client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        dribbling.add(asyncio.create_task(_dribble(client, b"x" * 1000)))
+
+    await until(lambda: opened.door.active > 0)
+    await until(lambda: opened.door.connections == 0)
+
+
 async def test_who_takes_its_time_between_requests(open_tls: OpenTls) -> None:
     """Idle before its first request, and after it, for longer than a head may take."""
     opened = await open_tls(hello, limits=WATCHFUL)

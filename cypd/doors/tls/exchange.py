@@ -34,10 +34,11 @@ _log = logging.getLogger(__name__)
 _SERVER = (b"server", b"cypd")  # without one, Granian writes its own name
 _WITH_BODY = frozenset(("PUT", "POST", "PATCH"))
 _UNSENT = frozenset((b"transfer-encoding", b"keep-alive"))
-# Of a file, read and given to Granian at once. 128 KiB to 1 MiB cost the same for each byte, and
-# as much as if Granian read the file itself (``http.response.pathsend``), which does not tell when
-# the client has it, nor that it has gone.
-_PIECE_BYTES = 256 * 1024
+# Of a file, read and given to Granian at once, which keeps about six of them for a client beside
+# what it keeps anyway (0.5 MiB). With 64 KiB a byte costs a sixth more: they are for who may read
+# nothing, as long as the kernel can have most of what was sent. 128 KiB to 1 MiB cost the same.
+_PIECE_BYTES, _FIRST_PIECE_BYTES = 256 * 1024, 64 * 1024
+_TRUSTED_BYTES = 4 * 1024 * 1024
 _WARM_BYTES = 1024 * 1024
 
 
@@ -54,7 +55,7 @@ class Exchange:
         self._unread: Message | None = None  # taken by the watch, and the application's still
         self._body_done = False
         self._asked = False  # for the body
-        self._lost = False  # the client has gone, or is too slow to wait for
+        self.lost = False  # the client has gone, or is too slow to wait for
         self._too_slow = False
         self._waited = 0.0  # seconds for the client in this window of rate, and
         self._arrived = 0  # bytes that came meanwhile
@@ -64,6 +65,7 @@ class Exchange:
         self._started = False
         self._complete = False
         self._left = 0  # bytes that the declared length still promises
+        self._handed = 0  # bytes of the body that Granian has got
         self._watch: asyncio.Task[None] | None = None
 
     # Life
@@ -77,7 +79,7 @@ class Exchange:
         try:
             scope = read_scope(self._given, self._limits, self.receive_slab)
             await app(scope, self.receive, self.send)
-            if not self._complete and not self._lost:
+            if not self._complete and not self.lost:
                 self._failed(RuntimeError("the application did not complete its response"), scope)
                 await self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "no answer")
         except RequestError as error:
@@ -85,7 +87,7 @@ class Exchange:
         except asyncio.CancelledError:
             await self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops")
         except Exception as error:  # noqa: BLE001 - whatever an application raises
-            if not (self._lost and isinstance(error, ConnectionError)):
+            if not (self.lost and isinstance(error, ConnectionError)):
                 trace = self._failed(error, scope)
                 await self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"trace {trace}")
         finally:
@@ -101,7 +103,7 @@ class Exchange:
 
     async def _answer(self, status: HTTPStatus, reason: str) -> None:
         """Answer in the door's own name, if nothing was sent yet."""
-        if self._started or self._lost:
+        if self._started or self.lost:
             return
         text = f"{status.value} {status.phrase}: {reason}\n".encode("ascii", "replace")
         self._response = None
@@ -118,7 +120,7 @@ class Exchange:
 
         If the connection closed on what it sends, the reset could overtake the answer.
         """
-        if self._body_done or self._lost or not self._complete or not self._may_send_more():
+        if self._body_done or self.lost or not self._complete or not self._may_send_more():
             return
         left = self._limits.linger_bytes
         try:
@@ -144,7 +146,7 @@ class Exchange:
 
     async def receive(self) -> Message:
         """ASGI's ``receive``: the body, then ``http.disconnect`` once the client has gone."""
-        if self._lost:
+        if self.lost:
             return DISCONNECT
         if self._body_done:
             message = await self._receive()
@@ -153,7 +155,7 @@ class Exchange:
         else:
             message = await self._receive_body()
         if message["type"] == "http.disconnect":
-            self._lost = not self._complete
+            self.lost = not self._complete
         elif not message["more_body"]:
             self._body_done = True
         return message
@@ -217,7 +219,7 @@ class Exchange:
         """ASGI's ``send``. Raises OSError once the client has gone, ValueError and RuntimeError
         for messages that cannot become a well-framed response.
         """
-        if self._lost:
+        if self.lost:
             raise ConnectionResetError("the client has gone")
         kind = message["type"]
         if kind == "http.response.start":
@@ -269,16 +271,17 @@ class Exchange:
             body = b""
             if more:
                 return
-        if self._lost:
+        if self.lost:
             raise ConnectionResetError("the client has gone")
         if more and self._watch is None:
             self._watch = asyncio.create_task(self._watch_client())
         self._complete = not more
+        self._handed += len(body)
         try:
             async with asyncio.timeout(self._limits.rate_window + len(body) / self._limits.rate):
                 await self._send({"type": "http.response.body", "body": body, "more_body": more})
         except TimeoutError:
-            self._lost = True
+            self.lost = True
             raise ConnectionResetError("the client does not read") from None
 
     async def _send_file(self, response: ResponseHead, piece: FileRange, *, more: bool) -> None:
@@ -290,8 +293,14 @@ class Exchange:
         if start == stop or not self._has_body(response):
             await self._put(response, b"", more=more)
             return
+        warm_until = start
         while start < stop:
-            body = await _read(file, start, stop - start)
+            if start >= warm_until:
+                warm_until = await _warm(file, start, stop)
+            most = _PIECE_BYTES if self._handed >= _TRUSTED_BYTES else _FIRST_PIECE_BYTES
+            body = os.pread(file, min(most, stop - start), start)
+            if not body:
+                raise EOFError("the file is shorter than its response")
             start += len(body)
             await self._put(response, body, more=more or start < stop)
 
@@ -304,19 +313,15 @@ class Exchange:
                 self._unread = message
                 return  # the client is there, and sends
             self._body_done = True
-        self._lost = not self._complete
+        self.lost = not self._complete
 
 
-async def _read(file: int, offset: int, left: int) -> bytes:
-    """Return the next bytes of a file; raise EOFError where it is shorter than promised."""
-    size = min(_PIECE_BYTES, left)
-    if page_cache.is_cold(file, offset, size):
-        loop = asyncio.get_running_loop()
-        await page_cache.warm(loop, file, offset, min(_WARM_BYTES, left), left)
-    body = os.pread(file, size, offset)
-    if not body:
-        raise EOFError("the file is shorter than its response")
-    return body
+async def _warm(file: int, start: int, stop: int) -> int:
+    """Have the page cache read ahead where it has to; return up to where it has the file then."""
+    size = min(_WARM_BYTES, stop - start)
+    if page_cache.is_cold(file, start, size):
+        await page_cache.warm(asyncio.get_running_loop(), file, start, size, stop - start)
+    return start + size
 
 
 def _sendable(

@@ -77,11 +77,15 @@ class TlsDoor:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (Granian makes one for each request)
         self._running.add(task)
-        self._watch.heard(int(scope["client"][1]))
+        host, port = scope["client"]
+        self._watch.heard(int(port))
+        exchange = Exchange(self._limits, scope, receive, send)
         try:
-            await Exchange(self._limits, scope, receive, send).run(self._app)
+            await exchange.run(self._app)
         finally:
             self._running.discard(task)
+            if exchange.lost and scope["http_version"] != "2":  # where others may be under way
+                self._watch.give_up((host, int(port)))
 
     async def drain(self, deadline: float) -> None:
         """Stop accepting, let running requests finish for ``deadline`` seconds, cut the rest."""

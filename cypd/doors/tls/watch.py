@@ -5,14 +5,16 @@ reader as long as it takes; of a handshake nobody knows.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from cypd.doors.plain.limits import Limits
 from cypd.doors.tls import sockets as kernel
 
 _LOOKS = 16  # descriptors in one turn of the loop
+_MARKS = 6  # in a window, from which it is looked back
 
 
 class Watch:
@@ -25,60 +27,76 @@ class Watch:
     def __init__(self, addresses: Collection[kernel.Address], limits: Limits) -> None:
         self._addresses = addresses
         self._limits = limits
-        self._asked: set[int] = set()
+        self._news = _News(set(), set())
         self._clients: dict[Any, _Client] = {}
 
     def heard(self, port: int) -> None:
         """Note that a client at that port has sent a request."""
-        self._asked.add(port)
+        self._news.asked.add(port)
+
+    def give_up(self, client: kernel.Address) -> None:
+        """End the connection with a client soon: its request is over, and was not answered.
+
+        Where the rest of a body may still come, hyper waits for it, and does not read it.
+        """
+        self._news.lost.add(client)
 
     async def run(self) -> None:
         """Look until it is cancelled."""
         while True:
             # Before the list: who has asked already is in it.
-            asked, self._asked = self._asked, set()
+            news, self._news = self._news, _News(set(), set())
             try:
                 # In a thread: the kernel takes a microsecond for each.
                 descriptors = await asyncio.to_thread(kernel.descriptors)
             except OSError:  # there is none left to ask with
+                self._news = _News(news.asked | self._news.asked, news.lost | self._news.lost)
                 await asyncio.sleep(self._limits.sweep)
                 continue
-            await self._sweep(descriptors, asked)
+            await self._sweep(descriptors, news)
 
-    async def _sweep(self, descriptors: list[int], asked: set[int]) -> None:
+    async def _sweep(self, descriptors: list[int], news: "_News") -> None:
         now = asyncio.get_running_loop().time()
         before, self._clients = self._clients, {}
         pause = self._limits.sweep / (len(descriptors) // _LOOKS + 1)
         for start in range(0, len(descriptors), _LOOKS):
             for descriptor in descriptors[start : start + _LOOKS]:
                 with suppress(OSError):  # of somebody else, or the client was faster
-                    self._look(descriptor, now, before, asked)
+                    self._look(descriptor, now, before, news)
             await asyncio.sleep(pause)
 
     def _look(
-        self, descriptor: int, now: float, before: dict[Any, "_Client"], asked: set[int]
+        self, descriptor: int, now: float, before: dict[Any, "_Client"], news: "_News"
     ) -> None:
         with kernel.connection(descriptor, self._addresses) as sock:
             peer, progress = sock.getpeername(), kernel.progress(sock)
             client = before.get(peer)
             if client is None or progress.acked < client.progress.acked:  # another one
                 client = _Client(progress)
-            client.has_asked |= peer[1] in asked
-            if client.is_too_slow(now, progress, self._limits):
+            client.has_asked |= peer[1] in news.asked
+            if peer[:2] in news.lost or client.is_too_slow(now, progress, self._limits):
                 kernel.hang_up(sock)
             else:
                 self._clients[peer] = client
 
 
+class _News(NamedTuple):
+    """What was heard of clients since the last look."""
+
+    asked: set[int]
+    """Ports, of whatever host: nobody is ended for being in here."""
+    lost: set[kernel.Address]
+
+
 class _Client:
     """What a connection has done from one look to the next."""
 
-    __slots__ = ("_behind", "_coming", "_late", "has_asked", "progress")
+    __slots__ = ("_coming", "_late", "_taken", "has_asked", "progress")
 
     def __init__(self, progress: kernel.Progress) -> None:
         self.progress = progress
         self.has_asked = False
-        self._behind: tuple[float, int] | None = None  # since when, and what it had taken by then
+        self._taken = deque[tuple[float, int]]()  # by when how much, while there is more to take
         self._coming: float | None = None  # since when it sends, without an answer
         self._late = 0  # looks that saw it do so for too long
 
@@ -86,20 +104,25 @@ class _Client:
         """Compare with the last look."""
         last, self.progress = self.progress, progress
         if not progress.is_sending:
-            self._behind = None
+            self._taken.clear()
         elif self._reads_too_slowly(now, progress.acked, limits):
             return True
         has_come = progress.received > last.received and progress.acked == last.acked
         return has_come and not self.has_asked and self._dribbles(now, limits)
 
     def _reads_too_slowly(self, now: float, acked: int, limits: Limits) -> bool:
-        if self._behind is None:
-            self._behind = now, acked
-        since, before = self._behind
-        if now - since < limits.rate_window:
+        """Tell whether the last window was too slow, wherever it began.
+
+        Windows one after the other would forgive who fills his buffers in the first of them.
+        """
+        taken, window = self._taken, limits.rate_window
+        if not taken or now - taken[-1][0] >= window / _MARKS:
+            taken.append((now, acked))
+        since, before = taken[0]
+        if now - since < window:
             return False
-        self._behind = now, acked
-        return acked - before < limits.rate * limits.rate_window
+        taken.popleft()
+        return acked - before < limits.rate * window
 
     def _dribbles(self, now: float, limits: Limits) -> bool:
         if self._coming is None:
