@@ -60,12 +60,13 @@ def _dribble(server: Server, count: int, blob: str) -> float:
     """Let slow clients come; return how long the last was borne, once all are gone."""
     credentials = (server.credentials or "").encode()
     authorization = "Basic " + base64.b64encode(credentials).decode()
-    arguments = [str(server.port), str(count), blob, authorization]
+    port, trusted = server.port, list[str]()
     if server.tls_port is not None:
-        arguments = [str(server.tls_port), *arguments[1:], str(server.directory / "root.pem")]
+        port, trusted = server.tls_port, [str(server.directory / "root.pem")]
     # What is measured beside them shall wait for the server, not for them: they run when the core
     # has nothing else to do (sched(7), SCHED_IDLE).
     command = ["chrt", "--idle", "0", sys.executable, "-m", "benchmarks.dribble"]
+    arguments = [str(port), str(count), blob, authorization, *trusted]
     done = subprocess.run([*command, *arguments], check=True, stdout=subprocess.PIPE)
     outcome = json.loads(done.stdout)
     if outcome["closed"] < count:

@@ -71,9 +71,11 @@ class Supervisor:
             await self._stop()
         return self._status
 
+    def _crews(self) -> set[Crew]:
+        return self._others | ({self._crew} if self._crew else set())
+
     def _pids(self) -> set[int]:
-        crews = {self._crew, *self._others} - {None}
-        return {pid for crew in crews if crew for pid in crew.pids}
+        return {pid for crew in self._crews() for pid in crew.pids}
 
     async def _live(self, hangup: asyncio.Event) -> None:
         status = await self._replace(self._configure())
@@ -156,5 +158,4 @@ class Supervisor:
             within = self._config.server.drain_timeout + _CLOSE
             log.info("stopping: %s, at most %g seconds", self._crew.status, within)
             self._notifier.stopping(f"stopping, {self._crew.status}", within)
-        crews = {self._crew, *self._others} - {None}
-        await asyncio.gather(*(it.stop(within) for it in crews if it), *self._leaving)
+        await asyncio.gather(*(it.stop(within) for it in self._crews()), *self._leaving)

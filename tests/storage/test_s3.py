@@ -171,6 +171,7 @@ async def test_another_process_goes_on(
     if boot in ("told by the manager", "unknown"):
         monkeypatch.setattr(journal, "_BOOT_ID", tmp_path / "hidden")  # ProcSubset=pid
         monkeypatch.setenv("BOOT_ID", "" if is_lost else "a boot")
+        monkeypatch.setattr(journal, "_boot_id", journal._boot_id.__wrapped__)
     there = weed.settings(part_size=PART)
     reads: list[str] = []
     real = Store.read

@@ -4,14 +4,7 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from cypd.doors.asgi import (
-    REQUEST_SLABS,
-    ZEROCOPY_SEND,
-    FileRange,
-    Message,
-    Scope,
-    file_range,
-)
+from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, FileRange, Message, Scope, file_range
 from cypd.doors.plain import sendfile
 from cypd.doors.plain.body import DISCONNECT, Body
 from cypd.doors.plain.h1 import Head

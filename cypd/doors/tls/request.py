@@ -1,14 +1,12 @@
 """Granian's scope, checked and put into the words of the plaintext door. Pure."""
 
 from http import HTTPStatus
-from typing import Any
 
 from cypd.doors.asgi import REQUEST_SLABS, ZEROCOPY_SEND, Receive, Scope
 from cypd.doors.plain.h1 import HOST, RequestError, decode_path
 from cypd.doors.plain.limits import Limits
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
-_FILES: dict[str, dict[str, Any]] = {ZEROCOPY_SEND: {}}
 
 
 def read_scope(given: Scope, limits: Limits, receive_slab: Receive) -> Scope:
@@ -35,9 +33,9 @@ def read_scope(given: Scope, limits: Limits, receive_slab: Receive) -> Scope:
         "query_string": given["query_string"],
         "root_path": "",
         "headers": _checked(headers, version),
-        "client": _address(given["client"]),
-        "server": _address(given["server"]),
-        "extensions": {**_FILES, REQUEST_SLABS: {"receive": receive_slab}},
+        "client": address_of(given["client"]),
+        "server": address_of(given["server"]),
+        "extensions": {ZEROCOPY_SEND: {}, REQUEST_SLABS: {"receive": receive_slab}},
     }
 
 
@@ -63,5 +61,6 @@ def _checked(headers: list[tuple[bytes, bytes]], version: str) -> list[tuple[byt
     return headers
 
 
-def _address(given: tuple[str, str]) -> tuple[str, int]:
+def address_of(given: tuple[str, str]) -> tuple[str, int]:
+    """Return an address of Granian's in ASGI's form: its port is a number."""
     return given[0], int(given[1])

@@ -11,6 +11,7 @@ from cypd.doors.tls import sockets as kernel
 from cypd.doors.tls.certificates import Certificates
 from cypd.doors.tls.exchange import Exchange
 from cypd.doors.tls.granian import Granian
+from cypd.doors.tls.request import address_of
 from cypd.doors.tls.watch import Watch
 
 # Seconds that Granian gets to notice that its connections were cut. Out of descriptors it never
@@ -77,15 +78,15 @@ class TlsDoor:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (Granian makes one for each request)
         self._running.add(task)
-        host, port = scope["client"]
-        self._watch.heard(int(port))
+        client = address_of(scope["client"])
+        self._watch.heard(client)
         exchange = Exchange(self._limits, scope, receive, send)
         try:
             await exchange.run(self._app)
         finally:
             self._running.discard(task)
             if exchange.lost and scope["http_version"] != "2":  # where others may be under way
-                self._watch.give_up((host, int(port)))
+                self._watch.give_up(client)
 
     async def drain(self, deadline: float) -> None:
         """Stop accepting, let running requests finish for ``deadline`` seconds, cut the rest."""

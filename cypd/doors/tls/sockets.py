@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from cypd.doors.plain.acceptor import reset
+
 Address = tuple[str, int]
 
 # struct tcp_info (Linux 4.6): tcpi_unacked, tcpi_bytes_acked, _bytes_received, tcpi_notsent_bytes
 _INFO = struct.Struct("=24xI92xQQ8xI")
-_AT_ONCE = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: close(2) resets
 
 _ANYWHERE = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared with, not bound
 
@@ -86,7 +87,7 @@ def hang_up(sock: socket.socket) -> None:
 
     Raises OSError for one that has ended.
     """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    reset(sock)
     sock.shutdown(socket.SHUT_RDWR)
 
 

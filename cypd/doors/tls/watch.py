@@ -30,9 +30,9 @@ class Watch:
         self._news = _News(set(), set())
         self._clients: dict[Any, _Client] = {}
 
-    def heard(self, port: int) -> None:
-        """Note that a client at that port has sent a request."""
-        self._news.asked.add(port)
+    def heard(self, client: kernel.Address) -> None:
+        """Note that a client has sent a request."""
+        self._news.asked.add(client[1])
 
     def give_up(self, client: kernel.Address) -> None:
         """End the connection with a client soon: its request is over, and was not answered.

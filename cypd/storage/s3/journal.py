@@ -7,6 +7,7 @@ that a crash has cut off counts for nothing.
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -136,6 +137,7 @@ def orphans(folder: Path) -> Sequence[str]:
     return [upload_id for upload_id in ids if upload_id not in names]
 
 
+@cache
 def _boot_id() -> str:
     """Return what no other boot of this machine has, or nothing where nobody tells.
 
