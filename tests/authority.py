@@ -27,6 +27,15 @@ class Authority:
         self.files.certificate.write_bytes(chain)
         return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
 
+    def settings(self, address: str = "") -> dict[str, str]:
+        """Return the settings of a daemon with these files; without an address it inherits one."""
+        listen = {"CYPD_SERVER_TLS_LISTEN": address} if address else {}
+        return {
+            **listen,
+            "CYPD_TLS_CERTIFICATE": str(self.files.certificate),
+            "CYPD_TLS_KEY": str(self.files.key),
+        }
+
     def context(self, *protocols: str) -> ssl.SSLContext:
         """Return what a client needs to trust this authority."""
         context = ssl.create_default_context(cafile=str(self.root))

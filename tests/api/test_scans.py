@@ -272,13 +272,10 @@ def test_by_https_the_certificate_is_checked(
 ) -> None:
     """Trivy shows its token to nobody but who has a certificate that this machine trusts."""
     authorities = {it: Authority(tmp_path / it) for it in ("authority", "stranger")}
-    files = authorities["authority"].files
     address = f"127.0.0.1:{free_port()}"
     settings = {
-        "CYPD_SERVER_TLS_LISTEN": address,
+        **authorities["authority"].settings(address),
         "CYPD_SERVER_EXTERNAL_URL": f"https://{address}",
-        "CYPD_TLS_CERTIFICATE": str(files.certificate),
-        "CYPD_TLS_KEY": str(files.key),
         "SSL_CERT_FILE": str(authorities[trusts].root),
     }
     with Daemon(tmp_path, environment(tmp_path, **settings)) as daemon:

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from tests.attacks.content import push_blob
-from tests.attacks.watch import complaints, descriptors, eventually, kept
+from tests.attacks.watch import complaints, descriptors, eventually, kept, tcp_sockets
 from tests.attacks.wire import Wire, request
 from tests.daemon import Daemon
 
@@ -118,9 +117,8 @@ def test_little_is_queued_for_who_reads_nothing(impatient: Daemon) -> None:
 
 
 def _queued(local: int, remote: int) -> int:
-    """Return how many bytes a connection's sender has in the kernel (proc_net_tcp(5), tx_queue)."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if (fields[1][9:], fields[2][9:]) == (f"{local:04X}", f"{remote:04X}"):
-            return int(fields[4].partition(":")[0], 16)
+    """Return how many bytes a connection's sender has in the kernel."""
+    for it in tcp_sockets():
+        if (it.port, it.peer) == (local, remote):
+            return it.queued
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.attacks.watch import most_memory
 from tests.authority import Authority
 from tests.clients.client import Client
 from tests.clients.conftest import CLIENTS
@@ -25,12 +26,7 @@ class ByTls(Daemon):
     def __init__(self, directory: Path) -> None:
         self.authority = Authority(directory / "tls")
         self.tls_host = f"127.0.0.1:{free_port()}"
-        environment = {
-            "CYPD_SERVER_TLS_LISTEN": self.tls_host,
-            "CYPD_TLS_CERTIFICATE": str(self.authority.files.certificate),
-            "CYPD_TLS_KEY": str(self.authority.files.key),
-        }
-        super().__init__(directory, environment)
+        super().__init__(directory, self.authority.settings(self.tls_host))
 
 
 @pytest.fixture
@@ -73,12 +69,12 @@ def test_a_large_blob_by_http_2(registry: ByTls, scratch: Path) -> None:
     digest = sha256(content)
     begun = registry.request("POST", "/v2/team/app/blobs/uploads/")
     upload = f"{begun.headers['Location']}?digest={digest}"
-    before = most_memory(registry.pid)
+    before = most_memory(registry)
 
     assert curl(registry, upload, "--upload-file", str(content)) == "2 201"
     assert curl(registry, f"/v2/team/app/blobs/{digest}", "--output", str(pulled)) == "2 200"
     assert sha256(pulled) == digest
-    assert most_memory(registry.pid) - before < 32 * MIB
+    assert most_memory(registry) - before < 32 * MIB
 
 
 def sha256(file: Path) -> str:
@@ -103,10 +99,3 @@ def curl(registry: ByTls, path: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def most_memory(pid: int) -> int:
-    """Return the most bytes of memory that a process had at a time (proc(5), VmHWM)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024

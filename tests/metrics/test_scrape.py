@@ -75,11 +75,7 @@ def test_by_tls_bytes_are_counted_too(tmp_path: Path) -> None:
     """Whole blobs, ranges and pushes, all of it through memory."""
     authority = Authority(tmp_path / "tls")
     port = free_port()
-    settings = {
-        "CYPD_SERVER_TLS_LISTEN": f"127.0.0.1:{port}",
-        "CYPD_TLS_CERTIFICATE": str(authority.files.certificate),
-        "CYPD_TLS_KEY": str(authority.files.key),
-    }
+    settings = authority.settings(f"127.0.0.1:{port}")
     path = f"/v2/library/app/blobs/{Digest.of(LARGE)}"
     with Measured(tmp_path, settings) as daemon:
         daemon.push_blob("library/app", LARGE)

@@ -165,11 +165,7 @@ def test_a_hangup_brings_a_new_certificate(tmp_path: Path) -> None:
     """New connections get the new certificate, and a key that is none changes nothing."""
     old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
     port = free_port()
-    settings = {
-        "CYPD_SERVER_TLS_LISTEN": f"127.0.0.1:{port}",
-        "CYPD_TLS_CERTIFICATE": str(old.files.certificate),
-        "CYPD_TLS_KEY": str(old.files.key),
-    }
+    settings = old.settings(f"127.0.0.1:{port}")
 
     def get(authority: Authority) -> int:
         return https_status(port, authority)
@@ -191,11 +187,7 @@ def test_a_hangup_brings_a_new_certificate(tmp_path: Path) -> None:
 def test_no_connection_by_tls_is_lost(tmp_path: Path) -> None:
     """Clients that come and go all the time see nothing of two hangups."""
     authority, port = Authority(tmp_path / "tls"), free_port()
-    settings = {
-        "CYPD_SERVER_TLS_LISTEN": f"127.0.0.1:{port}",
-        "CYPD_TLS_CERTIFICATE": str(authority.files.certificate),
-        "CYPD_TLS_KEY": str(authority.files.key),
-    }
+    settings = authority.settings(f"127.0.0.1:{port}")
     over = threading.Event()
 
     def visit() -> int:

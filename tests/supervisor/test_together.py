@@ -6,14 +6,13 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from http.client import HTTPConnection
-from pathlib import Path
 from random import Random
 
 import pytest
 
 from cypd.oci.digest import Digest
+from tests.attacks.watch import open_files, tcp_sockets
 from tests.daemon import Response, basic
 from tests.events.listener import Listener
 from tests.samples import image
@@ -55,20 +54,13 @@ def push(service: Service, repository: str, content: bytes) -> Response:
 def server_of(service: Service, connection: HTTPConnection) -> int:
     """Return the worker that has accepted a connection."""
     port = connection.sock.getsockname()[1]
-    for line in Path("/proc/net/tcp").read_text().splitlines():
-        fields = line.split()
-        if (fields[1][-4:], fields[2][-4:]) == (f"{service.port:04X}", f"{port:04X}"):
-            link = f"socket:[{fields[9]}]"
+    for it in tcp_sockets():
+        if (it.port, it.peer) == (service.port, port):
+            link = f"socket:[{it.inode}]"
             for pid in service.workers():
-                if link in _open_files(pid):
+                if link in open_files(pid):
                     return pid
     raise AssertionError(f"nobody has accepted {connection}")
-
-
-def _open_files(pid: int) -> Iterator[str]:
-    for it in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # it was closed since
-            yield it.readlink().name
 
 
 @pytest.mark.parametrize("seed", range(5))

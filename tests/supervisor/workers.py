@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
+from tests.attacks.watch import tcp_sockets
 from tests.crash.client import Client
 from tests.crash.mortal import Mortal
 from tests.daemon import Response, Supervised, basic
@@ -57,11 +58,7 @@ class Service(Mortal, Supervised):
         return False
 
     def _inode(self) -> str:
-        for line in Path("/proc/net/tcp").read_text().splitlines():
-            fields = line.split()
-            if fields[1].endswith(f":{self.port:04X}") and fields[3] == "0A":  # LISTEN
-                return fields[9]
-        return ""
+        return next((it.inode for it in tcp_sockets() if it.listens and it.port == self.port), "")
 
     def hang_up(self) -> None:
         """Send SIGHUP to the supervisor."""

@@ -1,10 +1,8 @@
 """How a pull is done, counted in system calls: bytes go from file to socket inside the kernel."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -13,7 +11,7 @@ import pytest
 from cypd.oci.digest import Digest
 from cypd.oci.media_types import OCI_INDEX
 from cypd.turn import is_taken
-from tests.attacks.watch import eventually
+from tests.attacks.watch import eventually, open_files
 from tests.crash.client import Client
 from tests.daemon import Daemon
 from tests.syscalls.strace import Call, Strace
@@ -48,19 +46,11 @@ def _wait_for_sweep(daemon: Daemon) -> None:
     assert eventually(lambda: not is_taken(daemon.state / "collection.lock"), 30)
 
 
-def _open_files(daemon: Daemon) -> list[str]:
-    names = []
-    for link in Path(f"/proc/{daemon.pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # it was closed since
-            names.append(os.readlink(link))
-    return sorted(names)
-
-
 def test_a_pull_moves_its_body_with_sendfile_alone(daemon: Daemon, tmp_path: Path) -> None:
     """256 MiB leave by sendfile(2) to the last byte; reads and writes carry only the heads."""
     with Client(daemon) as client:
         assert client.send("HEAD", BLOB_PATH).status == 200
-        before = _open_files(daemon)
+        before = sorted(open_files(daemon.pid))
         with Strace(daemon.pid, tmp_path / "strace.log", "-y") as strace:
             body = client.send("GET", BLOB_PATH).body
             after = _settled(daemon, before)
@@ -118,6 +108,6 @@ def _check_balance(calls: list[Call]) -> None:
 def _settled(daemon: Daemon, expected: list[str], seconds: float = 20) -> list[str]:
     """Return what is open when the exchange is over, a moment after its last byte arrived."""
     deadline = time.monotonic() + seconds
-    while (found := _open_files(daemon)) != expected and time.monotonic() < deadline:
+    while (found := sorted(open_files(daemon.pid))) != expected and time.monotonic() < deadline:
         time.sleep(0.02)
     return found

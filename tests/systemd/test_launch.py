@@ -97,11 +97,7 @@ def test_metrics_have_a_socket_of_their_own(tmp_path: Path) -> None:
 def test_tls_has_a_socket_of_its_own(tmp_path: Path) -> None:
     """What the socket called https serves is TLS, and server.tls_listen is not looked at."""
     authority, nowhere = Authority(tmp_path / "tls"), free_port()
-    settings = {
-        "CYPD_SERVER_TLS_LISTEN": f"127.0.0.1:{nowhere}",
-        "CYPD_TLS_CERTIFICATE": str(authority.files.certificate),
-        "CYPD_TLS_KEY": str(authority.files.key),
-    }
+    settings = authority.settings(f"127.0.0.1:{nowhere}")
     with Launcher(tmp_path, settings, names=("http", "https")) as daemon:
         with Client(daemon) as client:
             assert client.push("library/app", Digest.of(BLOB), BLOB) == 201
@@ -114,24 +110,25 @@ def test_tls_has_a_socket_of_its_own(tmp_path: Path) -> None:
 
 def test_a_socket_for_tls_needs_a_certificate(tmp_path: Path) -> None:
     """Without one the start ends, and says what is missing."""
-    daemon = Launcher(tmp_path, names=("http", "https"))
-    daemon.spawn()
-    status = daemon.ended(60)
-    daemon.close()
+    log = refusal(Launcher(tmp_path, names=("http", "https")))
 
-    assert status == 78
-    assert "tls.certificate: a socket for TLS needs a PEM file here" in daemon.log.read_text()
+    assert "tls.certificate: a socket for TLS needs a PEM file here" in log
 
 
 def test_a_socket_that_nothing_serves_ends_the_start(tmp_path: Path) -> None:
     """A socket of an unknown name is refused, and named: nobody would ever answer there."""
-    daemon = Launcher(tmp_path, names=("http", "htps"))
+    log = refusal(Launcher(tmp_path, names=("http", "htps")))
+
+    assert "LISTEN_FDNAMES: nothing is served at htps" in log
+
+
+def refusal(daemon: Launcher) -> str:
+    """Return the log of a start that ends with what no restart changes (78)."""
     daemon.spawn()
     status = daemon.ended(60)
     daemon.close()
-
     assert status == 78
-    assert "LISTEN_FDNAMES: nothing is served at htps" in daemon.log.read_text()
+    return daemon.log.read_text()
 
 
 def test_secrets_may_come_as_credentials(tmp_path: Path) -> None:

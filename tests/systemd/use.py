@@ -20,11 +20,7 @@ LAYER = layer("1.0")
 
 def settings(authority: Authority) -> Mapping[str, str]:
     """Return the settings of a daemon that serves TLS, and scans what is pushed."""
-    return {
-        "CYPD_TLS_CERTIFICATE": str(authority.files.certificate),
-        "CYPD_TLS_KEY": str(authority.files.key),
-        "CYPD_SCANNING_ON_PUSH": "true",
-    }
+    return {**authority.settings(), "CYPD_SCANNING_ON_PUSH": "true"}
 
 
 def use(daemon: Launcher, client: Client, authority: Authority, blob: bytes, tmp: Path) -> Samples:
